@@ -1,0 +1,41 @@
+"""Every failure that debark tells a person about, as one small family.
+
+Fields, not parsed strings, carry what a handler needs. Adapters (HTTP client, file system, SQL) turn their libraries' exceptions
+into these near the place where they are raised; the proxy's middleware turns them into OCI error JSON, the command line into an
+exit code and advice.
+"""
+
+
+class MirrorError(Exception):
+    """Root of all expected failures. The message is shown to users: it names the thing and, where there is one, the mend."""
+
+
+class InvalidInput(MirrorError):
+    """The caller sent something that breaks a grammar or a rule; trying again unchanged cannot help."""
+
+
+class NotFound(MirrorError):
+    """The thing does not exist: the upstream itself said so, or the name leads to no configured upstream."""
+
+
+class Denied(MirrorError):
+    """The caller, or the mirror's own credential, may not read the thing."""
+
+
+class Unavailable(MirrorError):
+    """It cannot be had now, but may be later.
+
+    retry_after: seconds after which trying again makes sense, if known.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StorageFull(Unavailable):
+    """The local disk cannot take more; content can still be streamed from the upstream without being kept."""
+
+
+class IntegrityError(MirrorError):
+    """Bytes do not have the digest, size or form that their name promises."""

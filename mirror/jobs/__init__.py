@@ -1,0 +1,1 @@
+"""The publish queue and the state of images, layers and CVMFS repositories."""

@@ -1,0 +1,1 @@
+"""From pulls to publish requests, without ever making a pull wait."""

@@ -1,0 +1,207 @@
+"""Manifests and indexes, read but never re-written: the bytes that came are the bytes that are served.
+
+Sources: OCI image specification 1.1 (manifest.md, image-index.md, descriptor.md) and Docker's schema 2 documents, which have the
+same members. Unknown members are left alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mirror.errors import InvalidInput
+from mirror.oci.digest import Digest
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
+DOCKER_SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+
+IMAGE_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
+SCHEMA1_TYPES = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
+IMAGE_CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})
+
+ACCEPTED_TYPES = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST, "*/*;q=0.1")
+"""What the mirror asks an upstream for, most wanted first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """operating system / architecture [/ variant], in Go's words."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """Read `linux/amd64` or `linux/arm64/v8`. Raises InvalidInput."""
+        parts = text.split("/")
+        if len(parts) not in (2, 3) or not all(parts):
+            raise InvalidInput(f"'{text}' is not a platform: expected os/architecture[/variant], such as linux/amd64")
+        return cls(*parts)
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A typed pointer to content: media type, digest, size in bytes."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    platform: Platform | None = None
+    urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageManifest:
+    """One image or artifact: a config and layers, lowest layer first."""
+
+    media_type: str
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+    @property
+    def is_runnable(self) -> bool:
+        """Whether this is a container image, not an artifact that only looks like one."""
+        return self.config.media_type in IMAGE_CONFIG_TYPES
+
+    @property
+    def references(self) -> tuple[Descriptor, ...]:
+        """All content that this manifest names."""
+        return (self.config, *self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A list of manifests, usually one a platform."""
+
+    media_type: str
+    manifests: tuple[Descriptor, ...]
+
+    @property
+    def references(self) -> tuple[Descriptor, ...]:
+        """All content that this index names."""
+        return self.manifests
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownManifest:
+    """A manifest of a type that is mirrored but not understood: schema 1, or something new."""
+
+    media_type: str
+
+    @property
+    def references(self) -> tuple[Descriptor, ...]:
+        """Nothing is known of what it names."""
+        return ()
+
+
+Manifest = ImageManifest | Index | UnknownManifest
+
+
+def parse_manifest(raw: bytes, media_type: str) -> Manifest:
+    """Read a manifest of the given media type (of the Content-Type header; the document's own `mediaType` may not contradict it).
+
+    Raises InvalidInput, naming the member that is wrong.
+    """
+    media_type = media_type.partition(";")[0].strip()
+    if media_type not in IMAGE_TYPES | INDEX_TYPES:
+        return UnknownManifest(media_type)
+    document = _json_object(raw, "manifest")
+    declared = document.get("mediaType")
+    if declared is not None and declared != media_type:
+        raise InvalidInput(f"the manifest says it is {declared!r}, but it came as {media_type!r}")
+    if media_type in INDEX_TYPES:
+        return Index(media_type, _descriptors(document, "manifests"))
+    return ImageManifest(media_type, _descriptor(document.get("config"), "config"), _descriptors(document, "layers"))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """The parts of an image configuration that unpacking needs (OCI image specification, config.md)."""
+
+    platform: Platform
+    diff_ids: tuple[Digest, ...]
+    environment: tuple[str, ...]
+    entrypoint: tuple[str, ...]
+    command: tuple[str, ...]
+    labels: dict[str, str]
+
+
+def parse_config(raw: bytes) -> ImageConfig:
+    """Read an image configuration. Raises InvalidInput, naming the member that is wrong."""
+    document = _json_object(raw, "config")
+    root_fs = document.get("rootfs")
+    if not isinstance(root_fs, dict):
+        raise InvalidInput("the image config has no 'rootfs' object")
+    execution = document.get("config") or {}
+    if not isinstance(execution, dict):
+        raise InvalidInput("the image config's 'config' is not an object")
+    labels = execution.get("Labels") or {}
+    if not isinstance(labels, dict):
+        raise InvalidInput("the image config's 'Labels' is not an object")
+    return ImageConfig(
+        platform=Platform(str(document.get("os", "")), str(document.get("architecture", "")), str(document.get("variant", ""))),
+        diff_ids=tuple(Digest.parse(text) for text in _strings(root_fs, "diff_ids")),
+        environment=_strings(execution, "Env"),
+        entrypoint=_strings(execution, "Entrypoint"),
+        command=_strings(execution, "Cmd"),
+        labels={str(key): str(value) for key, value in labels.items()},
+    )
+
+
+def _json_object(raw: bytes, what: str) -> dict[str, Any]:
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"the {what} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidInput(f"the {what} is not a JSON object")
+    return document
+
+
+def _strings(document: dict[str, Any], member: str) -> tuple[str, ...]:
+    value = document.get(member) or []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InvalidInput(f"'{member}' is not a list of strings")
+    return tuple(value)
+
+
+def _descriptors(document: dict[str, Any], member: str) -> tuple[Descriptor, ...]:
+    value = document.get(member)
+    if not isinstance(value, list):
+        raise InvalidInput(f"the manifest's '{member}' is not a list")
+    return tuple(_descriptor(item, f"{member}[{position}]") for position, item in enumerate(value))
+
+
+def _descriptor(value: Any, where: str) -> Descriptor:
+    if not isinstance(value, dict):
+        raise InvalidInput(f"the manifest's '{where}' is not a descriptor")
+    size, media_type, digest = value.get("size"), value.get("mediaType"), value.get("digest")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise InvalidInput(f"the manifest's '{where}.size' is not a size in bytes")
+    if not isinstance(media_type, str) or not isinstance(digest, str):
+        raise InvalidInput(f"the manifest's '{where}' lacks 'mediaType' or 'digest'")
+    platform = value.get("platform")
+    urls = value.get("urls") or []
+    return Descriptor(
+        media_type=media_type,
+        digest=Digest.parse(digest),
+        size=size,
+        platform=_platform(platform, where) if platform is not None else None,
+        urls=tuple(url for url in urls if isinstance(url, str)) if isinstance(urls, list) else (),
+    )
+
+
+def _platform(value: Any, where: str) -> Platform:
+    if not isinstance(value, dict):
+        raise InvalidInput(f"the manifest's '{where}.platform' is not an object")
+    return Platform(str(value.get("os", "")), str(value.get("architecture", "")), str(value.get("variant") or ""))

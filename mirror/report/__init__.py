@@ -1,0 +1,1 @@
+"""Access-log records and what an administrator learns from them."""

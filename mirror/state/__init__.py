@@ -1,0 +1,1 @@
+"""The SQL database that mirror and publisher share: engine, schema, migrations."""

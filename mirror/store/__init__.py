@@ -1,0 +1,1 @@
+"""What is kept on disk: content-addressed blobs, and which repository names which of them."""

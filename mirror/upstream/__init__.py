@@ -1,0 +1,1 @@
+"""Client of remote registries: token authentication, redirects within bounds, errors in words."""

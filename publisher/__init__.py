@@ -1,0 +1,1 @@
+"""The half that holds signing keys: turns pulled images into directories of CVMFS repositories."""

@@ -1,0 +1,1 @@
+"""The CVMFS repository format: hashes, catalogs, manifest, whitelist, signatures, history, reflog."""

@@ -1,0 +1,57 @@
+"""Where a repository's objects and its few named files live, as a protocol.
+
+Blocking calls, safe to make from several threads. Implementations: `publisher.objects.local`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from publisher.cvmfs.hash import ContentHash, ObjectKind
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object as a listing shows it: size in bytes as stored, modification time in Unix seconds."""
+
+    content: ContentHash
+    kind: ObjectKind
+    size: int
+    modified: float
+
+
+class ObjectSource(Protocol):
+    """Reading: enough for a verifying reader, a replica, a checker."""
+
+    def get(self, content: ContentHash, kind: ObjectKind) -> bytes:
+        """The stored (compressed) bytes, not yet verified. Raises NotFound, Unavailable."""
+
+    def read_file(self, name: str) -> bytes:
+        """A named file of the repository's root, such as `.cvmfspublished`. Raises NotFound, Unavailable."""
+
+
+class ObjectStore(ObjectSource, Protocol):
+    """Reading and writing."""
+
+    def put(self, content: ContentHash, kind: ObjectKind, stored: bytes | memoryview) -> bool:
+        """Store the object unless it is there; whether it was new. Never visible half written.
+
+        Raises StorageFull, Unavailable.
+        """
+
+    def contains(self, content: ContentHash, kind: ObjectKind) -> bool:
+        """Whether the object is there."""
+
+    def delete(self, content: ContentHash, kind: ObjectKind) -> None:
+        """Remove the object; no error if it is gone already."""
+
+    def objects(self) -> Iterator[StoredObject]:
+        """Every object, in no particular order."""
+
+    def write_file(self, name: str, data: bytes) -> None:
+        """Replace a named file atomically and durably. Raises StorageFull, Unavailable."""
+
+    def flush(self) -> None:
+        """Return once everything put so far survives a power failure."""
