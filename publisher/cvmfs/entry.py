@@ -1,9 +1,9 @@
 """File-system objects as a catalog knows them, and trees of them.
 
 An `Entry` has no name: the directory that holds it has. Two names for the *same* `Entry` object are hard links of one
-another; whoever writes a catalog makes link groups of them where the format can hold one (only inside one directory; repository
-format, section 6.2) and independent rows elsewhere. A tree holds what users see: marker files such as `.cvmfscatalog`, link counts and the
-escaping of `$(` in symbolic links belong to the catalog, not to the tree.
+another; whoever writes a catalog makes link groups of them where the format can hold one (only inside one directory;
+repository format, section 6.2) and independent rows elsewhere. A tree holds what users see: marker files such as
+`.cvmfscatalog`, link counts and the escaping of `$(` in symbolic links belong to the catalog, not to the tree.
 """
 
 from __future__ import annotations
