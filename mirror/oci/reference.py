@@ -53,6 +53,13 @@ def canonical_repository(registry: str, repository: str) -> str:
     return repository
 
 
+def strip_scheme(text: str) -> str:
+    """A reference without the transport that tools write in front of it, such as `docker://`."""
+    for scheme in _SCHEMES:
+        text = text.removeprefix(scheme)
+    return text
+
+
 def looks_like_host(component: str) -> bool:
     """Whether a first path component can only be a registry host: it has a dot or a port, or is localhost."""
     return "." in component or ":" in component or component == "localhost"
@@ -108,9 +115,7 @@ class ImageReference:
 
         With both, the digest decides, as in every client. Raises InvalidInput.
         """
-        rest = text
-        for scheme in _SCHEMES:
-            rest = rest.removeprefix(scheme)
+        rest = strip_scheme(text)
         first, slash, remainder = rest.partition("/")
         registry, path = (first, remainder) if slash and looks_like_host(first) else (default_registry, rest)
         path, at, digest_text = path.partition("@")

@@ -1,0 +1,41 @@
+"""The CVMFS repositories over HTTP, as a stratum 0 web server gives them: plain files, nothing listed, a missing file is a 404.
+
+Headers are those of the stock server (repository format, section 2): named files may be kept for 61 seconds (squid's default
+ignores 60 and less), objects for three days; their names are their hashes, so they never change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+from aiohttp import web
+
+_NAMED_FILE = re.compile(r"\.cvmfs[a-z_.]+", re.ASCII)
+_OBJECT = re.compile(r"data/[0-9a-f]{2}/[0-9a-f]{38}(?:-rmd160|-shake128)?[A-Z]?", re.ASCII)
+_FQRN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", re.ASCII)
+
+_NAMED_HEADERS = {"Content-Type": "application/x-cvmfs", "Cache-Control": "max-age=61"}
+_OBJECT_HEADERS = {"Content-Type": "application/octet-stream", "Cache-Control": "max-age=259200"}
+
+
+class CvmfsFiles:
+    """Handler for `/cvmfs/{fqrn}/{path}`; root is the directory that holds one directory a repository."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """GET and HEAD of one file."""
+        fqrn, path = request.match_info["fqrn"], request.match_info["path"]
+        if _OBJECT.fullmatch(path):
+            headers = _OBJECT_HEADERS
+        elif _NAMED_FILE.fullmatch(path):
+            headers = _NAMED_HEADERS
+        else:
+            raise web.HTTPNotFound(text="no such file in a CVMFS repository\n")
+        file = self._root / fqrn / path
+        if not _FQRN.fullmatch(fqrn) or not await asyncio.to_thread(file.is_file):
+            raise web.HTTPNotFound(text=f"/cvmfs/{fqrn}/{path} does not exist\n")
+        return web.FileResponse(file, headers=headers)

@@ -1,0 +1,133 @@
+"""The path grammar of the registry API, and how a request names its upstream.
+
+Pure. Sources: OCI distribution specification 1.1, "API" (end-1 to end-12) and "Registry Proxying" (the `ns` query parameter).
+
+    /v2/<repository>/...                 the default upstream
+    /v2/<repository>/...?ns=<registry>   containerd, for any registry
+    /v2/<registry>/<repository>/...      direct references, and mirrors configured with a path
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from mirror.errors import InvalidInput, NotFound
+from mirror.oci.digest import Digest
+from mirror.oci.reference import (
+    ImageReference,
+    Reference,
+    RepositoryName,
+    canonical_registry,
+    check_tag,
+    looks_like_host,
+    strip_scheme,
+)
+
+
+class UnknownUpstream(NotFound):
+    """The request names a registry that is not configured; no request makes the server dial another address."""
+
+
+class BadDigest(InvalidInput):
+    """What stands where a digest belongs is none."""
+
+
+class BadReference(InvalidInput):
+    """What stands where a tag or a digest belongs is neither."""
+
+
+class Kind(Enum):
+    """What a registry request asks for."""
+
+    MANIFEST = "manifest"
+    BLOB = "blob"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One parsed request path: what is asked for, of which repository."""
+
+    kind: Kind
+    name: RepositoryName
+    reference: Reference
+    """A tag or digest for a manifest, always a digest for a blob."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamNames:
+    """The closed world of upstreams: every name and alias that leads to one, and the one that is meant where none is named."""
+
+    canonical: Mapping[str, str]
+    """Lower-case name or alias to the name of the upstream."""
+    default: str
+
+    def resolve(self, repository_path: str, namespace: str | None) -> RepositoryName:
+        """Split `<registry>/<repository>` or take the registry from `ns` or the default.
+
+        A registry in the path decides, even against `ns`: whoever configured a path wrote it there on purpose.
+        Raises InvalidInput for a name that breaks the grammar, UnknownUpstream for a registry that is not configured.
+        """
+        first, slash, rest = repository_path.partition("/")
+        if slash and (looks_like_host(first) or self._find(first) is not None):
+            return RepositoryName.of(self._upstream(first), rest)
+        if namespace:
+            return RepositoryName.of(self._upstream(namespace), repository_path)
+        return RepositoryName.of(self.default, repository_path)
+
+    def _find(self, host: str) -> str | None:
+        return self.canonical.get(canonical_registry(host))
+
+    def _upstream(self, host: str) -> str:
+        found = self._find(host)
+        if found is None:
+            allowed = ", ".join(sorted(set(self.canonical.values())))
+            raise UnknownUpstream(f"registry '{host[:200]}' is not an upstream of this mirror; configured are: {allowed}")
+        return found
+
+
+def parse_path(path: str, namespace: str | None, upstreams: UpstreamNames) -> Route | None:
+    """Read the part of the path behind `/v2/`; None if it is no endpoint of the API.
+
+    Raises InvalidInput (BadDigest, BadReference for the last component), UnknownUpstream.
+    """
+    repository_path, slash, last = path.rpartition("/")
+    if not slash:
+        return None
+    if repository_path.endswith("/manifests"):
+        name = upstreams.resolve(repository_path.removesuffix("/manifests"), namespace)
+        return Route(Kind.MANIFEST, name, _reference(last))
+    if repository_path.endswith("/blobs"):
+        name = upstreams.resolve(repository_path.removesuffix("/blobs"), namespace)
+        return Route(Kind.BLOB, name, Reference(digest=_digest(last)))
+    return None
+
+
+def parse_user_reference(text: str, own_host: str, upstreams: UpstreamNames) -> ImageReference:
+    """Read a reference as a person types it: scheme, this mirror's own address, registry, tag and digest may be there or not.
+
+    Raises InvalidInput, UnknownUpstream.
+    """
+    path, at, digest = strip_scheme(text).removeprefix(f"{own_host}/").partition("@")
+    head, slash, last = path.rpartition("/")
+    component, colon, tag = last.partition(":")
+    name = upstreams.resolve(f"{head}{slash}{component}", None)
+    reference = Reference(tag=check_tag(tag) if colon else "latest")
+    return ImageReference(name, Reference(digest=_digest(digest)) if at else reference)
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except InvalidInput as error:
+        raise BadDigest(str(error)) from error
+
+
+def _reference(text: str) -> Reference:
+    if ":" in text:
+        return Reference(digest=_digest(text))
+    try:
+        return Reference.parse(text)
+    except InvalidInput as error:
+        raise BadReference(str(error)) from error

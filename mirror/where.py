@@ -1,0 +1,130 @@
+"""`debark where`: the /cvmfs path of an image, for people and for job scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+import click
+from rich.console import Console
+from rich.status import Status
+
+from mirror.errors import InvalidInput, MirrorError, NotFound, Unavailable
+from mirror.jobs.model import State
+
+EXIT_UNREACHABLE = 1
+EXIT_NOT_YET = 3
+EXIT_NEVER = 4
+EXIT_UNKNOWN = 5
+
+_POLL_SECONDS = 0.5
+_GIVEN_UP = frozenset({State.REFUSED, State.EXPIRED})
+
+
+@click.command()
+@click.argument("reference")
+@click.option(
+    "--server",
+    envvar="DEBARK_SERVER",
+    default="http://127.0.0.1:8585",
+    show_default=True,
+    help="Address of the mirror; also from the environment variable DEBARK_SERVER.",
+)
+@click.option("--wait", is_flag=True, help="Wait until the image is published, or until it is clear that it will not be.")
+@click.option("--timeout", type=click.FloatRange(min=0), default=3600.0, show_default=True, help="Seconds to wait at the most.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything that the mirror knows of the image as JSON.")
+def where(reference: str, server: str, wait: bool, timeout: float, as_json: bool) -> None:
+    """Print the /cvmfs path of the image REFERENCE (such as docker://docker.io/library/debian:12).
+
+    Exit codes: 0 published; 3 not yet; 4 refused, failed or expired; 5 never pulled through this mirror; 1 mirror not reached.
+    """
+    try:
+        image = asyncio.run(_ask(server.rstrip("/"), reference, timeout if wait else 0.0))
+    except NotFound as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_UNKNOWN)
+    except InvalidInput as error:
+        raise click.UsageError(str(error)) from error
+    except MirrorError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_UNREACHABLE)
+    state = State(image["state"])
+    if as_json:
+        click.echo(json.dumps(image, indent=2))
+    elif image["path"] is not None:
+        click.echo(image["path"])
+    else:
+        click.echo(_describe(image))
+    if image["path"] is None:
+        sys.exit(EXIT_NEVER if state in _GIVEN_UP or state is State.FAILED else EXIT_NOT_YET)
+
+
+async def _ask(server: str, reference: str, patience: float) -> dict[str, Any]:
+    """The last answer: the first one with a path or a final state, or the one at hand when patience (seconds) runs out."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    progress = _Progress(reference)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+        try:
+            while True:
+                try:
+                    image = await _fetch(session, server, reference)
+                except NotFound as error:
+                    if loop.time() >= deadline:
+                        raise
+                    progress.show(str(error))
+                else:
+                    if image["path"] is not None or State(image["state"]) in _GIVEN_UP or loop.time() >= deadline:
+                        return image
+                    progress.show(_describe(image))
+                await asyncio.sleep(_POLL_SECONDS)
+        finally:
+            progress.close()
+
+
+async def _fetch(session: aiohttp.ClientSession, server: str, reference: str) -> dict[str, Any]:
+    try:
+        async with session.get(f"{server}/_debark/v1/images", params={"ref": reference}) as response:
+            document: dict[str, Any] = await response.json()
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise Unavailable(f"no answer from the mirror at {server} ({error}); name it with --server or DEBARK_SERVER") from error
+    if response.status == HTTPStatus.OK:
+        return document
+    message = document["errors"][0]["message"]
+    if response.status == HTTPStatus.NOT_FOUND:
+        raise NotFound(message)
+    if response.status == HTTPStatus.BAD_REQUEST:
+        raise InvalidInput(message)
+    raise Unavailable(f"the mirror at {server} answers: {message}")
+
+
+def _describe(image: dict[str, Any]) -> str:
+    reason = f": {image['reason']}" if image["reason"] else ""
+    return f"{image['image']} {image['state']}{reason}"
+
+
+class _Progress:
+    """A spinner on a terminal; elsewhere one line on standard error whenever the text changes."""
+
+    def __init__(self, reference: str) -> None:
+        self._console = Console(stderr=True)
+        self._status: Status | None = self._console.status(reference) if self._console.is_terminal else None
+        self._shown = ""
+
+    def show(self, text: str) -> None:
+        if text == self._shown:
+            return
+        self._shown = text
+        if self._status is None:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            self._status.update(text)
+            self._status.start()
+
+    def close(self) -> None:
+        if self._status is not None:
+            self._status.stop()

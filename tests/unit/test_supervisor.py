@@ -1,0 +1,50 @@
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from mirror.supervisor import Supervisor
+
+
+async def eventually(path: Path, lines: int) -> list[str]:
+    async with asyncio.timeout(20):
+        while True:
+            found = path.read_text().split() if path.exists() else []
+            if len(found) >= lines:
+                return found
+            await asyncio.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_a_child_that_ends_is_started_again_and_its_output_is_kept(tmp_path: Path) -> None:
+    supervisor = Supervisor([sys.executable, "-c", "import os; print(os.getpid())"], tmp_path / "log", shortest_pause=0.01)
+    task = asyncio.create_task(supervisor.run())
+    pids = await eventually(tmp_path / "log", 3)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert len(set(pids)) == len(pids)
+
+
+async def test_the_child_is_stopped_with_the_supervisor(tmp_path: Path) -> None:
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    task = asyncio.create_task(Supervisor([sys.executable, "-c", code], tmp_path / "log").run())
+    (pid,) = await eventually(tmp_path / "log", 1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert not alive(int(pid))
+
+
+async def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    code = "import os, signal, time; signal.signal(15, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(60)"
+    task = asyncio.create_task(Supervisor([sys.executable, "-c", code], tmp_path / "log", grace=0.2).run())
+    (pid,) = await eventually(tmp_path / "log", 1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert not alive(int(pid))
