@@ -1,0 +1,27 @@
+"""What can go wrong while a repository is read or written, beside the failures of `mirror.errors`."""
+
+from mirror.errors import IntegrityError, MirrorError
+
+
+class PublishError(MirrorError):
+    """Root of all expected failures of publishing. The message is shown to users and becomes a job's reason."""
+
+
+class Conflict(PublishError):
+    """Somebody else writes the repository, or the thing to be made is there already; later, or elsewhere, it may succeed."""
+
+
+class LeaseLost(Conflict):
+    """The right to write the repository went to somebody else while the work was under way; nothing was published."""
+
+
+class UnsafeLayer(PublishError):
+    """An image's content breaks a rule of safety or a limit of the format; it is refused for good, with the reason."""
+
+
+class RepositoryDamaged(PublishError, IntegrityError):
+    """Objects, catalogs or named files of a repository are missing, or are not what their hash, size or form promises."""
+
+
+class Untrusted(RepositoryDamaged):
+    """Whitelist, certificate and manifest do not form a valid chain from the master key to the repository's content."""
