@@ -1,0 +1,82 @@
+"""What tags resolved to, kept in the state database, with a bounded memory in front: a warm tag costs no SQL.
+
+The memory answers first and without end: an entry changes only through `put`. Freshness is the caller's to judge by `checked_at`.
+With several processes, one may therefore ask the upstream again although another one has just done so; never the reverse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+from sqlalchemy import select
+
+from mirror.oci.digest import Digest
+from mirror.oci.reference import RepositoryName
+from mirror.state.engine import Database
+from mirror.state.schema import tags
+
+
+@dataclass(frozen=True, slots=True)
+class TagRecord:
+    """The upstream's last answer for a tag: which manifest, and when (Unix seconds) it was asked."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    checked_at: float
+
+
+class Tags:
+    """Tags of all repositories."""
+
+    def __init__(self, database: Database, *, remembered: int = 20_000) -> None:
+        """remembered: how many tags are kept in memory."""
+        self._database = database
+        self._memory: LRUCache[tuple[RepositoryName, str], TagRecord] = LRUCache(remembered)
+
+    async def get(self, name: RepositoryName, tag: str) -> TagRecord | None:
+        """The last answer for this tag, None if it was never asked for. Raises Unavailable."""
+        known = self._memory.get((name, tag))
+        if known is not None:
+            return known
+        statement = select(tags.c.digest, tags.c.media_type, tags.c.size, tags.c.checked_at).where(
+            tags.c.registry == name.registry, tags.c.repository == name.repository, tags.c.tag == tag
+        )
+        async with self._database.read() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        if row is None:
+            return None
+        record = TagRecord(Digest.parse(row.digest), row.media_type, row.size, row.checked_at)
+        # A `put` may have come in between; what it said is newer.
+        return self._memory.setdefault((name, tag), record)
+
+    async def put(self, name: RepositoryName, tag: str, record: TagRecord) -> None:
+        """Note what the upstream answered. Raises Unavailable; the memory has it even then."""
+        self._memory[name, tag] = record
+        row = {
+            "registry": name.registry,
+            "repository": name.repository,
+            "tag": tag,
+            "digest": str(record.digest),
+            "media_type": record.media_type,
+            "size": record.size,
+            "checked_at": record.checked_at,
+        }
+        insert = self._database.insert(tags)
+        # Processes that asked at the same time may write in any order: the newest answer stays.
+        statement = insert.on_conflict_do_update(
+            index_elements=["registry", "repository", "tag"],
+            set_={column: insert.excluded[column] for column in ("digest", "media_type", "size", "checked_at")},
+            where=insert.excluded.checked_at >= tags.c.checked_at,
+        )
+        async with self._database.write() as connection:
+            await connection.execute(statement, [row])
+
+    async def pointing_at(self, name: RepositoryName, digest: Digest) -> list[str]:
+        """The tags of this repository whose last answer was this digest, in alphabetical order. Raises Unavailable."""
+        statement = select(tags.c.tag).where(
+            tags.c.registry == name.registry, tags.c.repository == name.repository, tags.c.digest == str(digest)
+        )
+        async with self._database.read() as connection:
+            return sorted((await connection.execute(statement)).scalars())
