@@ -1,0 +1,70 @@
+"""Objects, fetched and verified: nothing leaves here whose bytes do not have the hash that was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mirror.errors import NotFound
+from publisher.cvmfs import codec
+from publisher.cvmfs.entry import Compression
+from publisher.cvmfs.hash import ContentHash, ObjectKind
+from publisher.errors import RepositoryDamaged
+from publisher.objects.store import ObjectSource
+
+_NAMES = {
+    ObjectKind.DATA: "data object",
+    ObjectKind.CHUNK: "chunk",
+    ObjectKind.CATALOG: "catalog",
+    ObjectKind.HISTORY: "history",
+    ObjectKind.CERTIFICATE: "certificate",
+    ObjectKind.METAINFO: "meta-info",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """What a reader accepts from a repository."""
+
+    metadata_bytes: int = 1 << 30
+    """Largest uncompressed catalog or history."""
+    cached_catalogs: int = 64
+    """Catalogs that a snapshot keeps open."""
+
+
+class VerifiedObjects:
+    """An object source whose content is checked against its hashes and its stated sizes."""
+
+    def __init__(self, source: ObjectSource, limits: ReadLimits) -> None:
+        self._source = source
+        self._limits = limits
+
+    def stored(self, content: ContentHash, kind: ObjectKind) -> bytes:
+        """The object as it is stored. Raises RepositoryDamaged if it is missing or is not what its name says, Unavailable."""
+        try:
+            stored = self._source.get(content, kind)
+        except NotFound as error:
+            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} is missing: {error}") from error
+        if ContentHash.of(stored, content.algorithm) != content:
+            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} is damaged: its bytes have another hash")
+        return stored
+
+    def metadata(self, content: ContentHash, kind: ObjectKind, size: int | None = None) -> bytes:
+        """Uncompressed catalog, history, certificate or meta-info; size in bytes, if something promises one.
+
+        Raises RepositoryDamaged, Unavailable.
+        """
+        limit = self._limits.metadata_bytes if size is None else min(size, self._limits.metadata_bytes)
+        try:
+            data = codec.decompress(self.stored(content, kind), limit)
+        except RepositoryDamaged as error:
+            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} cannot be read: {error}") from error
+        if size is not None and len(data) != size:
+            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} has {len(data)} bytes, but {size} are promised")
+        return data
+
+    def data(self, content: ContentHash, kind: ObjectKind, compression: Compression, size: int) -> bytes:
+        """Content of a file in one piece, or of one chunk, of exactly `size` bytes. Raises RepositoryDamaged, Unavailable."""
+        try:
+            return codec.expand(self.stored(content, kind), compression, size)
+        except RepositoryDamaged as error:
+            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} cannot be read: {error}") from error
