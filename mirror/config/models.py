@@ -1,0 +1,241 @@
+"""Every setting with its default and its bounds, one class a section of the file.
+
+These are plain data for the edge of the program: whoever wires the rooms together turns them into the small dataclasses that the
+rooms take. The publisher's settings are here as well (limits and names, never keys), so that one check covers the whole file.
+An empty text stands for "derived from other settings"; the property of the same meaning on `Config` has the derived value.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from mirror.config.values import (
+    Count,
+    Duration,
+    FilePath,
+    Flag,
+    Fqrn,
+    Host,
+    HttpUrl,
+    Listen,
+    Number,
+    OptionalHttpUrl,
+    Size,
+    parse_listen,
+)
+from mirror.errors import InvalidInput
+from mirror.oci.manifest import Platform
+from mirror.oci.reference import DOCKER_HUB, canonical_registry
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+Table = dict[str, Any]
+
+NO_FILE = "none"
+"""In place of a log file's path: no file."""
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+
+def default_data_directory() -> Path:
+    """`$XDG_DATA_HOME/debark`, or `~/.local/share/debark`."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "debark"
+
+
+def _platform(text: str) -> str:
+    try:
+        return str(Platform.parse(text))
+    except InvalidInput as error:
+        raise ValueError("a platform: os/architecture[/variant], such as linux/amd64") from error
+
+
+def _state_url(text: str) -> str:
+    """Checked as far as it concerns secrets; what the database layer can open, it says itself."""
+    if "://" not in text and text:
+        raise ValueError("a database URL such as postgresql://debark@db.example.org/debark")
+    if re.search(r"//[^/@]*:[^/@]*@", text) or "password=" in text.lower():
+        raise ValueError("a database URL without a password; put the password into a file and name it with 'password_file'")
+    return text
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(Section):
+    """[server]: where it listens and keeps its data, and what it takes from clients."""
+
+    listen: Listen = "127.0.0.1:8585"
+    data: FilePath = Field(default_factory=default_data_directory)
+    public_url: OptionalHttpUrl = ""
+    max_connections: Count = Field(default=1000, ge=1, le=100_000)
+    max_header: Size = Field(default=16 * KIB, ge=4 * KIB, le=MIB)
+    max_body: Size = Field(default=MIB, ge=KIB, le=64 * MIB)
+    keepalive: Duration = Field(default=75.0, ge=1, le=HOUR)
+    grace: Duration = Field(default=30.0, ge=1, le=HOUR)
+
+
+class StoreSettings(Section):
+    """[store]: cached content on disk."""
+
+    min_free: Size = Field(default=2 * GIB, ge=0, le=1 << 50)
+    max_blob: Size = Field(default=64 * GIB, ge=MIB, le=1 << 42)
+    max_manifest: Size = Field(default=4 * MIB, ge=64 * KIB, le=64 * MIB)
+    chunk: Size = Field(default=256 * KIB, ge=4 * KIB, le=16 * MIB)
+
+
+class StateSettings(Section):
+    """[state]: the SQL database of names and jobs."""
+
+    url: Annotated[str, AfterValidator(_state_url)] = Field(default="", max_length=1000)
+    password_file: str = Field(default="", max_length=4000)
+    connections: Count = Field(default=5, ge=1, le=100)
+    wait: Duration = Field(default=10.0, ge=0.1, le=5 * MINUTE)
+
+
+class TagSettings(Section):
+    """[tags]: how long the answer of an upstream for a tag is good."""
+
+    ttl: Duration = Field(default=60.0, ge=0, le=30 * DAY)
+
+
+class UpstreamSettings(Section):
+    """[upstreams."NAME"]: one registry that is mirrored."""
+
+    enabled: Flag = True
+    url: HttpUrl
+    aliases: tuple[Host, ...] = Field(default=(), max_length=32)
+    trusted_hosts: tuple[str, ...] = Field(default=(), max_length=64)
+    allow_private_addresses: Flag = False
+    username: str = Field(default="", max_length=255)
+    password_file: str = Field(default="", max_length=4000)
+    private: Literal["refuse", "serve"] = "refuse"
+    concurrency: Count = Field(default=16, ge=1, le=1000)
+    connect_timeout: Duration = Field(default=5.0, ge=0.1, le=5 * MINUTE)
+    read_timeout: Duration = Field(default=60.0, ge=1, le=HOUR)
+    attempts: Count = Field(default=4, ge=1, le=20)
+
+
+class LayerLimits(Section):
+    """[publish.limits]: what an image may be to be unpacked; whatever passes a limit is refused with the limit in the reason."""
+
+    image_layers: Count = Field(default=127, ge=1, le=1000)
+    layer_bytes: Size = Field(default=20 * GIB, ge=MIB, le=1 << 42)
+    expanded_bytes: Size = Field(default=60 * GIB, ge=MIB, le=1 << 43)
+    file_bytes: Size = Field(default=20 * GIB, ge=MIB, le=1 << 42)
+    entries: Count = Field(default=2_000_000, ge=1000, le=50_000_000)
+    ratio: Number = Field(default=200.0, ge=2, le=2000)
+    depth: Count = Field(default=64, ge=8, le=1000)
+    path_bytes: Size = Field(default=4096, ge=255, le=64 * KIB)
+
+
+class PublishSettings(Section):
+    """[publish]: what is unpacked, into which CVMFS repositories, and how hard it is tried."""
+
+    enabled: Flag = True
+    platforms: tuple[Annotated[str, AfterValidator(_platform)], ...] = Field(
+        default=("linux/amd64",), min_length=1, max_length=16
+    )
+    repositories: tuple[Fqrn, ...] = Field(
+        default=("unpacked-1.debark.local", "unpacked-2.debark.local"), min_length=1, max_length=16
+    )
+    ttl: Duration = Field(default=60.0, ge=5, le=DAY)
+    whitelist: Duration = Field(default=30 * DAY, ge=DAY, le=365 * DAY)
+    compressor: Literal["deflate", "zlib"] = "deflate"
+    threads: Count = Field(default=0, ge=0, le=256)
+    batch: Count = Field(default=20, ge=1, le=1000)
+    lease: Duration = Field(default=60.0, ge=5, le=HOUR)
+    attempts: Count = Field(default=8, ge=1, le=100)
+    first_pause: Duration = Field(default=10.0, ge=1, le=HOUR)
+    longest_pause: Duration = Field(default=HOUR, ge=1, le=7 * DAY)
+    queue: Count = Field(default=10_000, ge=10, le=1_000_000)
+    limits: LayerLimits = LayerLimits()
+
+
+class LogSettings(Section):
+    """[log]: what happened, for the operator; and the access log, for the accounts."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "pretty", "json"] = "auto"
+    file: str = Field(default="", max_length=4000)
+    access_file: str = Field(default="", max_length=4000)
+
+
+class MetricsSettings(Section):
+    """[metrics]: counters for Prometheus."""
+
+    enabled: Flag = True
+
+
+def _preset_tables() -> Table:
+    """The well-known registries, as if the operator had written them."""
+    return {"docker.io": {"url": "https://registry-1.docker.io"}}
+
+
+class Config(Section):
+    """The whole file."""
+
+    default_upstream: Host = DOCKER_HUB
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    store: StoreSettings = StoreSettings()
+    state: StateSettings = StateSettings()
+    tags: TagSettings = TagSettings()
+    upstreams: dict[Host, UpstreamSettings] = Field(default={}, validate_default=True, max_length=1000)
+    publish: PublishSettings = PublishSettings()
+    log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+    @field_validator("upstreams", mode="before")
+    @classmethod
+    def _with_presets(cls, given: Any) -> Any:
+        """The operator's tables laid over the presets'; an upstream without a URL is found at https://NAME."""
+        if not isinstance(given, dict):
+            return given
+        merged = _preset_tables()
+        for name, table in given.items():
+            canonical = canonical_registry(name)
+            merged[canonical] = {**merged.get(canonical, {}), **table} if isinstance(table, dict) else table
+        return {name: {"url": f"https://{name}", **table} if isinstance(table, dict) else table for name, table in merged.items()}
+
+    @property
+    def active_upstreams(self) -> dict[str, UpstreamSettings]:
+        """The upstreams that are switched on, by their canonical names."""
+        return {name: upstream for name, upstream in self.upstreams.items() if upstream.enabled}
+
+    @property
+    def data(self) -> Path:
+        """The data directory; all that debark writes is below it."""
+        return self.server.data
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+        return parse_listen(self.server.listen)
+
+    @property
+    def public_url(self) -> str:
+        """Where clients find this mirror; without a setting, as it listens, with loopback for "every address"."""
+        host, port = self.address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (read here, not bound)
+        return self.server.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    @property
+    def log_file(self) -> Path | None:
+        """The log of the mirror; None if it goes to standard error only."""
+        return _file(self.log.file, self.data / "log" / "debark.log")
+
+    @property
+    def access_log(self) -> Path | None:
+        """The access log; None if it is switched off."""
+        return _file(self.log.access_file, self.data / "log" / "access.jsonl")
+
+
+def _file(setting: str, default: Path) -> Path | None:
+    return None if setting == NO_FILE else Path(setting) if setting else default

@@ -1,0 +1,52 @@
+"""Rules between settings, each of which is fine by itself. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mirror.config.mistakes import Place
+from mirror.config.models import Config
+from mirror.oci.reference import canonical_registry
+
+
+def contradictions(config: Config) -> Iterator[tuple[Place, str]]:
+    """Every broken rule: the key to look at first, and what is wrong."""
+    yield from _upstream_names(config)
+    yield from _credentials(config)
+    yield from _publishing(config)
+
+
+def _upstream_names(config: Config) -> Iterator[tuple[Place, str]]:
+    active = config.active_upstreams
+    if not active:
+        yield ("upstreams",), "every upstream is switched off; at least one is needed"
+    elif canonical_registry(config.default_upstream) not in active:
+        names = ", ".join(sorted(active))
+        yield ("default_upstream",), f'"{config.default_upstream}" is no upstream that is switched on; these are: {names}'
+    owners = {name: name for name in active}
+    for name, upstream in active.items():
+        for alias in upstream.aliases:
+            owner = owners.setdefault(canonical_registry(alias), name)
+            if owner != name:
+                yield ("upstreams", name, "aliases"), f'"{alias}" leads to upstream "{owner}" already'
+
+
+def _credentials(config: Config) -> Iterator[tuple[Place, str]]:
+    for name, upstream in config.upstreams.items():
+        if bool(upstream.username) != bool(upstream.password_file):
+            present, absent = ("username", "password_file") if upstream.username else ("password_file", "username")
+            yield ("upstreams", name, present), f"'{present}' is of no use without '{absent}'"
+        if upstream.private == "serve" and not upstream.username:
+            yield ("upstreams", name, "private"), '"serve" is about what a credential can read, but there is no username'
+
+
+def _publishing(config: Config) -> Iterator[tuple[Place, str]]:
+    publish = config.publish
+    for key in ("repositories", "platforms"):
+        values: tuple[str, ...] = getattr(publish, key)
+        if len(set(values)) != len(values):
+            yield ("publish", key), "each may be named once only"
+    if publish.first_pause > publish.longest_pause:
+        yield ("publish", "first_pause"), "is longer than 'longest_pause'"
+    if publish.limits.file_bytes > publish.limits.expanded_bytes:
+        yield ("publish", "limits", "file_bytes"), "is more than 'expanded_bytes'"
