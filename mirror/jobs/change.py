@@ -1,0 +1,111 @@
+"""The one kind of transaction that changes jobs and names.
+
+It first raises a counter and thereby holds it until the commit. So changes run one after the other, on PostgreSQL too, and the
+serial that they leave in `names` appears in order: whoever reads serial n has also seen everything below n.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Collection
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.elements import ColumnElement
+
+from mirror.jobs.leases import LeaseExpired
+from mirror.jobs.model import PublishRequest, State
+from mirror.oci.digest import Digest
+from mirror.oci.reference import ImageReference, Reference, RepositoryName
+from mirror.state.engine import Database
+from mirror.state.schema import counters, images, names
+
+NOT_PUBLISHED: dict[str, None] = dict.fromkeys(("fqrn", "path", "revision", "published_at"))
+"""Columns of a name that waits to be published."""
+
+
+def is_name(image: ImageReference) -> tuple[ColumnElement[bool], ...]:
+    """The condition that selects the row of this name."""
+    return (
+        names.c.registry == image.name.registry,
+        names.c.repository == image.name.repository,
+        names.c.reference == str(image.reference),
+    )
+
+
+class Change:
+    """What a transaction that changes jobs can do; `now` (Unix seconds) is its time."""
+
+    def __init__(self, database: Database, connection: AsyncConnection, serial: int, now: float) -> None:
+        self._database = database
+        self.connection = connection
+        self.serial = serial
+        self.now = now
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def begin(cls, database: Database, now: float) -> AsyncIterator[Change]:
+        """A transaction, committed when the block ends. Raises Unavailable."""
+        raised = update(counters).where(counters.c.name == "names").values(value=counters.c.value + 1).returning(counters.c.value)
+        async with database.write() as connection:
+            serial: int = (await connection.execute(raised)).scalar_one()
+            yield cls(database, connection, serial, now)
+
+    async def set_state(self, digests: Collection[str], state: State, **values: Any) -> None:
+        """Bring images to a state, set these columns too, and mark their names as changed."""
+        if digests:
+            changed = {"state": state.value, "updated_at": self.now, f"{state.value}_at": self.now, **values}
+            await self.connection.execute(update(images).where(images.c.manifest_digest.in_(digests)).values(changed))
+            await self.connection.execute(update(names).where(names.c.manifest_digest.in_(digests)).values(serial=self.serial))
+
+    async def check_owner(self, owner: str, digests: Collection[str]) -> None:
+        """Raise LeaseExpired unless all these images are this owner's."""
+        statement = select(func.count()).where(images.c.manifest_digest.in_(digests), images.c.lease_owner == owner)
+        if (await self.connection.execute(statement)).scalar_one() != len(digests):
+            raise LeaseExpired(f"{owner} has lost the lease of {', '.join(digests)}: another publisher may work on it")
+
+    async def waiting_names(self, digests: Collection[str]) -> dict[str, list[PublishRequest]]:
+        """The names of these images that have no public path yet, oldest first; images without such names are left out."""
+        statement = (
+            select(names.c.registry, names.c.repository, names.c.reference, names.c.target_digest, names.c.manifest_digest)
+            .where(names.c.manifest_digest.in_(digests), names.c.published_at.is_(None))
+            .order_by(names.c.requested_at, names.c.registry, names.c.repository, names.c.reference)
+        )
+        waiting: dict[str, list[PublishRequest]] = {}
+        for row in await self.connection.execute(statement):
+            image = ImageReference(RepositoryName(row.registry, row.repository), Reference.parse(row.reference))
+            request = PublishRequest(image, Digest.parse(row.target_digest), Digest.parse(row.manifest_digest))
+            waiting.setdefault(row.manifest_digest, []).append(request)
+        return waiting
+
+    async def add_name(self, request: PublishRequest) -> None:
+        """Let a name wait for its image, unless there is such a name."""
+        row = {
+            "registry": request.image.name.registry,
+            "repository": request.image.name.repository,
+            "reference": str(request.image.reference),
+            "target_digest": str(request.target),
+            "manifest_digest": str(request.manifest),
+            "requested_at": self.now,
+            "serial": self.serial,
+        }
+        await self.connection.execute(self._database.insert(names).values(row).on_conflict_do_nothing())
+
+    async def add_image(self, request: PublishRequest) -> None:
+        """Queue an image, unless it is known."""
+        row = {
+            "manifest_digest": str(request.manifest),
+            "state": State.QUEUED.value,
+            "attempts": 0,
+            "ready_at": self.now,
+            "source_registry": request.image.name.registry,
+            "source_repository": request.image.name.repository,
+            "updated_at": self.now,
+            "queued_at": self.now,
+        }
+        await self.connection.execute(self._database.insert(images).values(row).on_conflict_do_nothing())
+
+    async def update_name(self, image: ImageReference, **values: Any) -> None:
+        """Set columns of a name."""
+        await self.connection.execute(update(names).where(*is_name(image)).values(**values, serial=self.serial))

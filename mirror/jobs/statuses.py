@@ -1,0 +1,146 @@
+"""What is known of images: the read side of the publish queue."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, or_, select
+
+from mirror.jobs.change import is_name
+from mirror.jobs.model import ImageStatus, Publication, PublishRequest, State
+from mirror.oci.digest import Digest
+from mirror.oci.reference import ImageReference, Reference, RepositoryName
+from mirror.state.engine import Database
+from mirror.state.schema import counters, images, names
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Repositories in which the status of some name changed, and the serial from which to ask the next time."""
+
+    serial: int
+    repositories: frozenset[RepositoryName]
+
+
+class Statuses:
+    """Look-ups by name and by digest. Every method raises Unavailable when the state database cannot be reached."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def status(self, image: ImageReference) -> ImageStatus | None:
+        """The state of a name; None if it never was to be published.
+
+        A digest stands for every name of its repository that leads to it: one that is published, if there is one, the oldest of
+        those, so that the answer does not change with every new name.
+        """
+        statement = select(
+            names.c.registry,
+            names.c.repository,
+            names.c.reference,
+            names.c.target_digest,
+            names.c.manifest_digest,
+            names.c.requested_at,
+            names.c.fqrn,
+            names.c.path,
+            names.c.revision,
+            names.c.published_at,
+            images.c.state,
+            images.c.reason,
+            images.c.attempts,
+            images.c.ready_at,
+            images.c.updated_at,
+        ).join(images, images.c.manifest_digest == names.c.manifest_digest)
+        if image.reference.digest is None:
+            statement = statement.where(*is_name(image))
+        else:
+            statement = (
+                statement.where(*_leads_to(image.name, image.reference.digest))
+                .order_by(names.c.published_at.is_(None), names.c.requested_at, names.c.reference)
+                .limit(1)
+            )
+        async with self._database.read() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        return None if row is None else _status(row)
+
+    async def requests(self, name: RepositoryName, digest: Digest) -> list[PublishRequest]:
+        """All names of this repository that lead to the digest, be it the image's manifest or an index that lists it."""
+        statement = select(names.c.reference, names.c.target_digest, names.c.manifest_digest).where(*_leads_to(name, digest))
+        async with self._database.read() as connection:
+            rows = (await connection.execute(statement)).all()
+        return [
+            PublishRequest(
+                ImageReference(name, Reference.parse(row.reference)),
+                Digest.parse(row.target_digest),
+                Digest.parse(row.manifest_digest),
+            )
+            for row in rows
+        ]
+
+    async def times(self, manifest: Digest) -> dict[State, float]:
+        """When the image last came into each state that it has been in (Unix seconds)."""
+        columns = [images.c[f"{state.value}_at"].label(state.value) for state in State]
+        statement = select(*columns).where(images.c.manifest_digest == str(manifest))
+        async with self._database.read() as connection:
+            row = (await connection.execute(statement)).mappings().one_or_none()
+        return {state: row[state.value] for state in State if row[state.value] is not None} if row is not None else {}
+
+    async def counts(self) -> dict[State, int]:
+        """How many images are in each state; states without images are 0."""
+        statement = select(images.c.state, func.count()).group_by(images.c.state)
+        async with self._database.read() as connection:
+            found = {State(state): number for state, number in await connection.execute(statement)}
+        return {state: found.get(state, 0) for state in State}
+
+    async def serial(self) -> int:
+        """The serial of the newest change."""
+        statement = select(counters.c.value).where(counters.c.name == "names")
+        async with self._database.read() as connection:
+            value: int = (await connection.execute(statement)).scalar_one()
+        return value
+
+    async def changes(self, since: int) -> Changes:
+        """What changed after this serial. Nothing is ever left out, however long ago that was."""
+        statement = (
+            select(names.c.registry, names.c.repository, func.max(names.c.serial).label("serial"))
+            .where(names.c.serial > since)
+            .group_by(names.c.registry, names.c.repository)
+        )
+        async with self._database.read() as connection:
+            rows: Collection[Any] = (await connection.execute(statement)).all()
+        return Changes(
+            serial=max((row.serial for row in rows), default=since),
+            repositories=frozenset(RepositoryName(row.registry, row.repository) for row in rows),
+        )
+
+
+def _leads_to(name: RepositoryName, digest: Digest) -> tuple[Any, ...]:
+    return (
+        names.c.registry == name.registry,
+        names.c.repository == name.repository,
+        or_(names.c.target_digest == str(digest), names.c.manifest_digest == str(digest)),
+    )
+
+
+def _status(row: Any) -> ImageStatus:
+    state = State(row.state)
+    publication = None
+    if row.published_at is not None:
+        # The image may be a job again for the sake of other names; this one stays readable.
+        state = State.PUBLISHED
+        publication = Publication(row.fqrn, row.path, row.revision)
+    return ImageStatus(
+        image=ImageReference(RepositoryName(row.registry, row.repository), Reference.parse(row.reference)),
+        manifest=Digest.parse(row.manifest_digest),
+        target=Digest.parse(row.target_digest),
+        state=state,
+        reason=row.reason if publication is None else None,
+        publication=publication,
+        attempts=row.attempts,
+        next_try=row.ready_at if state is State.FAILED else None,
+        requested=row.requested_at,
+        updated=row.updated_at,
+        published=row.published_at,
+    )
