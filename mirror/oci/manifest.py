@@ -124,6 +124,20 @@ def parse_manifest(raw: bytes, media_type: str) -> Manifest:
     return ImageManifest(media_type, _descriptor(document.get("config"), "config"), _descriptors(document, "layers"))
 
 
+def declared_media_type(raw: bytes) -> str | None:
+    """The media type that a manifest itself states, or else that its members show; None if it is no manifest that we know."""
+    try:
+        document = _json_object(raw, "manifest")
+    except InvalidInput:
+        return None
+    declared = document.get("mediaType")
+    if isinstance(declared, str) and declared:
+        return declared
+    if isinstance(document.get("manifests"), list):
+        return OCI_INDEX
+    return OCI_MANIFEST if isinstance(document.get("layers"), list) and "config" in document else None
+
+
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
     """The parts of an image configuration that unpacking needs (OCI image specification, config.md)."""

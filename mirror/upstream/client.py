@@ -1,0 +1,243 @@
+"""Client of one upstream: a method for each endpoint of the pull API (OCI distribution specification 1.1, end-2 and end-3).
+
+Bodies are never decompressed and never rewritten. Whoever holds a client reads with its rights; one made with `anonymous=True`
+reads what everybody may, and so proves that something is public.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import aiohttp
+
+from mirror.errors import IntegrityError, InvalidInput
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import ACCEPTED_TYPES, OCI_MANIFEST, declared_media_type
+from mirror.oci.reference import Reference
+from mirror.upstream.auth import Authenticator, TokenCache
+from mirror.upstream.body import read_limited
+from mirror.upstream.model import FetchedManifest, ManifestInfo, Upstream, UpstreamUnavailable
+from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy, is_transient
+from mirror.upstream.transport import Transport
+
+T = TypeVar("T")
+
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.ASCII)
+_VAGUE_TYPES = frozenset({"", "application/json", "application/octet-stream", "text/plain", "text/html"})
+
+
+@dataclass(frozen=True, slots=True)
+class BlobStream:
+    """A blob on its way: `chunks` begins at the offset that was asked for.
+
+    status: 200 or 206 as the upstream answered, 416 if the blob ends at or before the offset (there are no chunks then).
+    total: size in bytes of the whole blob, None if the upstream does not say.
+    """
+
+    status: int
+    total: int | None
+    chunks: AsyncIterator[bytes]
+
+
+class UpstreamClient:
+    """Reads from one upstream."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        upstream: Upstream,
+        *,
+        anonymous: bool = False,
+        tokens: TokenCache | None = None,
+        retry: RetryPolicy = SHORT_REQUESTS,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """anonymous: never use the upstream's credential. tokens: may be shared by clients of several upstreams.
+
+        session: of `mirror.upstream.session`, which guards the addresses that are dialled.
+        """
+        self.upstream = upstream
+        self.anonymous = anonymous or upstream.credential is None
+        self._authenticator = Authenticator(session, upstream, None if anonymous else upstream.credential, tokens or TokenCache())
+        self._transport = Transport(session, upstream, self._authenticator)
+        self._retry = retry
+        self._sleep = sleep
+        self._transfers = asyncio.Semaphore(upstream.max_transfers)
+
+    async def close(self) -> None:
+        """Give up token requests that are under way; the session stays open."""
+        await self._authenticator.close()
+
+    async def head_manifest(self, repository: str, reference: Reference) -> ManifestInfo:
+        """Ask what a tag or digest stands for; most upstreams do not count it as a pull.
+
+        Raises NotFound, Denied, UpstreamUnavailable, IntegrityError.
+        """
+        return await self._with_retries(lambda: self._head_manifest(repository, reference))
+
+    async def get_manifest(self, repository: str, reference: Reference) -> FetchedManifest:
+        """A manifest or index, verified by the digest that was asked for or else by the one that the upstream states.
+
+        Raises NotFound, Denied, UpstreamUnavailable, IntegrityError.
+        """
+        return await self._with_retries(lambda: self._get_manifest(repository, reference))
+
+    async def head_blob(self, repository: str, digest: Digest) -> int | None:
+        """Size in bytes of a blob, None if the upstream has it but does not say. Raises NotFound, Denied, UpstreamUnavailable."""
+        return await self._with_retries(lambda: self._head_blob(repository, digest))
+
+    @asynccontextmanager
+    async def open_blob(self, repository: str, digest: Digest, offset: int = 0) -> AsyncIterator[BlobStream]:
+        """A blob from `offset` bytes on, unverified. Waits in order while too many transfers from this upstream are running.
+
+        One try: going on after a failure is for the caller, who knows where. Raises NotFound, Denied, UpstreamUnavailable, and
+        IntegrityError for an encoded or contradictory answer; reading the chunks raises UpstreamUnavailable.
+        """
+        what = _blob_name(repository, digest)
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        async with self._transfers:
+            path = f"/v2/{repository}/blobs/{digest}"
+            response = await self._transport.send("GET", path, headers, repository=repository, what=what, endless=True)
+            try:
+                status = response.status
+                if status not in (200, 206, 416):
+                    raise await self._transport.failure(response, what)
+                if status != 416:
+                    self._refuse_encoding(response, what)
+                total, skip = self._place(response, offset, what)
+                yield BlobStream(status, total, self._chunks(response, skip, what) if status != 416 else _no_chunks())
+            finally:
+                # A body that was not read to its end is of no use to the next request on this connection.
+                response.close()
+
+    async def _chunks(self, response: aiohttp.ClientResponse, skip: int, what: str) -> AsyncIterator[bytes]:
+        content = response.content
+        while True:
+            with self._transport.wrapped(what):
+                chunk = await content.readany()
+            if not chunk:
+                return
+            if skip:
+                skipped = min(skip, len(chunk))
+                skip -= skipped
+                chunk = chunk[skipped:]
+                if not chunk:
+                    continue
+            yield chunk
+
+    def _place(self, response: aiohttp.ClientResponse, offset: int, what: str) -> tuple[int | None, int]:
+        """Size of the whole blob, and how many bytes of the body come before the offset."""
+        if response.status == 200:
+            return _length(response), offset
+        match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+        if match is None:
+            raise IntegrityError(f"upstream {self.upstream.name} answers {response.status} without a Content-Range for {what}")
+        total = None if match.group(3) == "*" else int(match.group(3))
+        if response.status == 206 and (match.group(1) is None or int(match.group(1)) != offset):
+            raise IntegrityError(f"upstream {self.upstream.name} answers with another range of {what} than asked for")
+        return total, 0
+
+    def _refuse_encoding(self, response: aiohttp.ClientResponse, what: str) -> None:
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise IntegrityError(f"upstream {self.upstream.name} sends {what} encoded as {encoding[:40]!r}, though asked not to")
+
+    async def _head_manifest(self, repository: str, reference: Reference) -> ManifestInfo:
+        what = _manifest_name(repository, reference)
+        response = await self._manifest_request("HEAD", repository, reference, what)
+        try:
+            if response.status != 200:
+                raise await self._transport.failure(response, what)
+            return ManifestInfo(self._stated_digest(response, what), _content_type(response) or None, _length(response))
+        finally:
+            response.release()
+
+    async def _get_manifest(self, repository: str, reference: Reference) -> FetchedManifest:
+        what = _manifest_name(repository, reference)
+        response = await self._manifest_request("GET", repository, reference, what)
+        try:
+            if response.status != 200:
+                raise await self._transport.failure(response, what)
+            self._refuse_encoding(response, what)
+            limit = self.upstream.max_manifest_bytes
+            with self._transport.wrapped(what):
+                raw = await read_limited(response, limit)
+            if raw is None:
+                raise IntegrityError(f"upstream {self.upstream.name} sends more than {limit} bytes as {what}")
+            digest = reference.digest or self._stated_digest(response, what) or Digest.of(raw)
+            if Digest.of(raw, digest.algorithm) != digest:
+                raise IntegrityError(f"upstream {self.upstream.name} sends {what} with another digest than {digest}")
+            return FetchedManifest(raw, _media_type(_content_type(response), raw), digest)
+        finally:
+            response.close()
+
+    async def _manifest_request(self, method: str, repository: str, reference: Reference, what: str) -> aiohttp.ClientResponse:
+        path = f"/v2/{repository}/manifests/{reference}"
+        headers = {"Accept": ", ".join(ACCEPTED_TYPES)}
+        return await self._transport.send(method, path, headers, repository=repository, what=what)
+
+    async def _head_blob(self, repository: str, digest: Digest) -> int | None:
+        what = _blob_name(repository, digest)
+        response = await self._transport.send("HEAD", f"/v2/{repository}/blobs/{digest}", {}, repository=repository, what=what)
+        try:
+            if response.status != 200:
+                raise await self._transport.failure(response, what)
+            return _length(response)
+        finally:
+            response.release()
+
+    def _stated_digest(self, response: aiohttp.ClientResponse, what: str) -> Digest | None:
+        text = response.headers.get("Docker-Content-Digest", "").strip()
+        if not text:
+            return None
+        try:
+            return Digest.parse(text)
+        except InvalidInput as error:
+            raise IntegrityError(f"upstream {self.upstream.name} states no digest for {what}, but {text[:100]!r}") from error
+
+    async def _with_retries(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        failures = 0
+        while True:
+            try:
+                return await attempt()
+            except UpstreamUnavailable as error:
+                failures += 1
+                # The dice only spread the load.
+                pause = self._retry.delay(failures, random.random(), error.retry_after)  # noqa: S311
+                if pause is None or not is_transient(error.failure):
+                    raise
+                await self._sleep(pause)
+
+
+async def _no_chunks() -> AsyncIterator[bytes]:
+    nothing: tuple[bytes, ...] = ()
+    for chunk in nothing:
+        yield chunk
+
+
+def _length(response: aiohttp.ClientResponse) -> int | None:
+    text = response.headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def _content_type(response: aiohttp.ClientResponse) -> str:
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _media_type(stated: str, raw: bytes) -> str:
+    """The media type of a manifest: the header's, or the document's own where the header says nothing."""
+    return declared_media_type(raw) or stated or OCI_MANIFEST if stated in _VAGUE_TYPES else stated
+
+
+def _manifest_name(repository: str, reference: Reference) -> str:
+    return f"manifest {repository}{'@' if reference.digest else ':'}{reference}"
+
+
+def _blob_name(repository: str, digest: Digest) -> str:
+    return f"blob {repository}@{digest}"
