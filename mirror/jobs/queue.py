@@ -1,7 +1,7 @@
 """The publish queue: what the mirror puts in and publishers take out, shared by processes and servers through the state database.
 
 A job is an image manifest with all names that wait for it. It is claimed under a lease; a lease that runs out makes it claimable
-again, so that a publisher may die at any time. All changes of jobs run one after the other (`mirror.jobs.change`); therefore a job
+again, so that a publisher may die at any time. All changes of jobs run one after the other (`mirror.jobs.change`); so a job
 has one owner at most, and what an owner reports is checked against its lease in the same transaction.
 """
 
@@ -179,7 +179,7 @@ class Queue:
     async def recover(self, owner: str) -> int:
         """End the leases that a dead publisher of this name has left; their number.
 
-        For a publisher that starts under the name of its predecessor and knows that it is dead: need not wait for the leases' end.
+        For a publisher that starts under the name of its predecessor and knows that it is dead: no waiting for the leases' end.
         """
         statement = update(images).where(images.c.lease_owner == owner).values(ready_at=self._clock())
         async with Change.begin(self._database, self._clock()) as change:

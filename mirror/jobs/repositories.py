@@ -43,7 +43,7 @@ class Repositories:
         self._clock = clock
 
     async def put(self, facts: RepositoryFacts) -> None:
-        """Register a repository, or bring its facts up to date. Its lease and layers are untouched."""
+        """Register a repository, or bring its facts up to date; the state of one that is registered only `set_state` changes."""
         row = {
             "fqrn": facts.fqrn,
             "revision": facts.revision,
@@ -56,7 +56,7 @@ class Repositories:
         }
         insert = self._database.insert(repositories).values(row)
         statement = insert.on_conflict_do_update(
-            index_elements=["fqrn"], set_={column: insert.excluded[column] for column in row if column != "fqrn"}
+            index_elements=["fqrn"], set_={column: insert.excluded[column] for column in row if column not in ("fqrn", "state")}
         )
         async with self._database.write() as connection:
             await connection.execute(statement)

@@ -1,0 +1,130 @@
+"""The background task that turns pulls into publish requests and records of use.
+
+While the state database is away the pulls stay in their bounded queue and are tried again, so that nothing accepted is lost as
+long as the process lives; everything it does may be done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import structlog
+from cachetools import TTLCache
+
+from mirror.errors import InvalidInput, Unavailable
+from mirror.jobs.queue import Queue
+from mirror.jobs.statuses import Statuses
+from mirror.jobs.usage import Usage, Use
+from mirror.observe.events import Pull, PullQueue
+from mirror.observe.policy import requests_of
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import Platform, parse_manifest
+from mirror.oci.reference import ImageReference, Reference
+from mirror.store.tags import Tags
+
+log = structlog.get_logger()
+
+_Key = tuple[ImageReference, bool]
+
+
+class Recorder:
+    """Consumes a queue of pulls."""
+
+    def __init__(
+        self,
+        pulls: PullQueue,
+        *,
+        queue: Queue,
+        statuses: Statuses,
+        tags: Tags,
+        usage: Usage,
+        platforms: Sequence[Platform],
+        batch: int = 500,
+        retry_seconds: float = 1.0,
+        settled: int = 10_000,
+        settled_seconds: float = 60.0,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """platforms: those to publish of an index that was pulled by tag, the most wanted first.
+
+        batch: pulls recorded together. retry_seconds: pause while the state database is away. settled, settled_seconds: how many
+        pulled names are remembered, and for how long, so that a name that is pulled all the time is not judged all the time.
+        """
+        self._pulls = pulls
+        self._queue = queue
+        self._statuses = statuses
+        self._tags = tags
+        self._usage = usage
+        self._platforms = tuple(platforms)
+        self._batch = batch
+        self._retry_seconds = retry_seconds
+        # One entry a name, not a digest: a tag that moves there and back is judged each time.
+        self._settled: TTLCache[_Key, tuple[Digest, frozenset[Digest]]] = TTLCache(settled, settled_seconds, timer)
+
+    async def run(self) -> None:
+        """Record pulls until cancelled. Then `drain` what is left."""
+        away = False
+        while True:
+            pulls = await self._pulls.peek(self._batch)
+            try:
+                await self._record(pulls)
+            except Unavailable as error:
+                if not away:
+                    log.warning("pulls_wait", waiting=len(self._pulls), dropped=self._pulls.dropped, reason=str(error))
+                away = True
+                await asyncio.sleep(self._retry_seconds)
+                continue
+            if away:
+                log.info("pulls_recorded_again", waiting=len(self._pulls), dropped=self._pulls.dropped)
+            away = False
+            self._pulls.discard(len(pulls))
+
+    async def drain(self, seconds: float) -> int:
+        """Record what is left in the queue, for so long at the most; returns how many pulls are lost with the process."""
+        try:
+            async with asyncio.timeout(seconds):
+                while len(self._pulls):
+                    pulls = await self._pulls.peek(self._batch)
+                    await self._record(pulls)
+                    self._pulls.discard(len(pulls))
+        except (TimeoutError, Unavailable) as error:
+            log.error("pulls_lost", lost=len(self._pulls), reason=str(error) or "no time left")  # noqa: TRY400 - no bug
+        return len(self._pulls)
+
+    async def _record(self, pulls: Iterable[Pull]) -> None:
+        uses: dict[Digest, Use] = {}
+        for pull in pulls:
+            for manifest in await self._images_of(pull):
+                before = uses.get(manifest, Use(pull.at, 0))
+                # Clients ask for a tag, then for an index, then for the image: only the last of these is counted.
+                counts = pull.raw is not None and pull.digest == manifest
+                uses[manifest] = Use(max(before.last_used, pull.at), before.pulls + counts)
+        await self._usage.add(uses)
+
+    async def _images_of(self, pull: Pull) -> frozenset[Digest]:
+        """Manifests of the images that the pull is a use of, after asking for what is to be published because of it."""
+        key = (pull.image, pull.raw is not None)
+        settled = self._settled.get(key)
+        if settled is not None and settled[0] == pull.digest:
+            return settled[1]
+        if pull.image.reference.tag is not None:
+            # docker and containerd ask for the tag by HEAD and then for its digest, which may now have one more name.
+            self._settled.pop((ImageReference(pull.image.name, Reference(digest=pull.digest)), True), None)
+        known = await self._statuses.requests(pull.image.name, pull.digest)
+        manifests = {request.manifest for request in known}
+        if pull.raw is not None:
+            try:
+                manifest = parse_manifest(pull.raw, pull.media_type)
+            except InvalidInput as error:
+                log.warning("manifest_not_understood", image=str(pull.image), digest=str(pull.digest), reason=str(error))
+            else:
+                tags = await self._tags.pointing_at(pull.image.name, pull.digest)
+                for request in requests_of(pull, manifest, platforms=self._platforms, tags=tags, known=known):
+                    if await self._queue.enqueue(request):
+                        log.info("publish_queued", image=str(request.image), manifest=str(request.manifest))
+                    manifests.add(request.manifest)
+        found = frozenset(manifests)
+        self._settled[key] = (pull.digest, found)
+        return found
