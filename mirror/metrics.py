@@ -1,0 +1,110 @@
+"""What is counted, for Prometheus. One object a process, handed to whoever counts; there is no global registry.
+
+Labels come from short fixed lists or from the configuration, never from a request, so that no client can make the series grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.process_collector import ProcessCollector
+
+from mirror.jobs.model import State
+
+FillResult = Literal["stored", "streamed", "failed"]
+"""A fill ended with the blob in the store, passed on without being kept (disk full), or not complete."""
+
+_SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
+
+
+class Metrics:
+    """All counters of the mirror. The methods take no time and never fail."""
+
+    def __init__(self, *, process: bool = True) -> None:
+        """process: whether to add this process's memory, CPU seconds and open files."""
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self._requests = Counter(
+            "debark_requests",
+            "Answered requests by kind, status and cache result",
+            ("kind", "status", "cache"),
+            registry=registry,
+        )
+        self._bytes = Counter("debark_response_bytes", "Body bytes sent to clients", ("kind", "cache"), registry=registry)
+        self._seconds = Histogram(
+            "debark_request_seconds", "From request to the last byte", ("kind",), registry=registry, buckets=_SECONDS
+        )
+        self._fills = Counter(
+            "debark_fills", "Blobs fetched from upstreams by how the fetch ended", ("result",), registry=registry
+        )
+        self._joins = Counter("debark_joins", "Requests that were served from a fill already under way", registry=registry)
+        self._upstream = Counter(
+            "debark_upstream_requests",
+            "Requests to upstreams; status 0: no answer",
+            ("upstream", "kind", "status"),
+            registry=registry,
+        )
+        self._stale = Counter(
+            "debark_stale_answers", "Last known answers given because the upstream had none", ("upstream",), registry=registry
+        )
+        self._pull_events_dropped = Counter(
+            "debark_pull_events_dropped", "Pulls that were not recorded because the queue was full", registry=registry
+        )
+        self._log_lines_dropped = Counter("debark_log_lines_dropped", "Lines lost by log", ("log",), registry=registry)
+        self._jobs = Gauge("debark_publish_jobs", "Images by state of publishing", ("state",), registry=registry)
+        self._free = Gauge("debark_disk_free_bytes", "Free space where the data directory is", registry=registry)
+        if process:
+            ProcessCollector(registry=registry)
+        for state in State:
+            self._jobs.labels(state.value).set(0)
+
+    def request(self, *, kind: str, status: int, cache: str, size: int, seconds: float) -> None:
+        """One answered request: size in body bytes, kind and cache as in the access log."""
+        self._requests.labels(kind, str(status), cache).inc()
+        self._bytes.labels(kind, cache).inc(size)
+        self._seconds.labels(kind).observe(seconds)
+
+    def fill(self, result: FillResult) -> None:
+        """A fetch of a blob ended."""
+        self._fills.labels(result).inc()
+
+    def join(self) -> None:
+        """A request found the blob on its way already."""
+        self._joins.inc()
+
+    def upstream_request(self, upstream: str, kind: str, status: int) -> None:
+        """One HTTP request to an upstream; status 0 if there was no answer."""
+        self._upstream.labels(upstream, kind, str(status)).inc()
+
+    def stale_answer(self, upstream: str) -> None:
+        """The last known answer was given in place of a fresh one."""
+        self._stale.labels(upstream).inc()
+
+    def pull_event_dropped(self) -> None:
+        """A pull was served, but not recorded."""
+        self._pull_events_dropped.inc()
+
+    def log_line_dropped(self, log: Literal["debark", "access"]) -> None:
+        """A line could not be written."""
+        self._log_lines_dropped.labels(log).inc()
+
+    def publish_jobs(self, counts: Mapping[State, int]) -> None:
+        """How many images are in each state now; states that are missing count as none."""
+        for state in State:
+            self._jobs.labels(state.value).set(counts.get(state, 0))
+
+    def watch_disk(self, free_bytes: Callable[[], float]) -> None:
+        """Ask this function for the free space whenever the metrics are read."""
+        self._free.set_function(free_bytes)
+
+    def expect_upstreams(self, names: Iterable[str]) -> None:
+        """Show the counters of these upstreams as 0 before the first request, so that rates are right from the start."""
+        for name in names:
+            self._stale.labels(name)
+
+    def render(self) -> tuple[bytes, str]:
+        """The text exposition and its Content-Type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
