@@ -16,8 +16,11 @@ from publisher.cvmfs.whitelist import WHITELIST_NAME, Whitelist
 from publisher.errors import RepositoryDamaged, Untrusted
 
 
-def verified_whitelist(data: bytes, fqrn: str, master_key: rsa.RSAPublicKey, now: datetime) -> Whitelist:
-    """Read a whitelist that the master key signed for this repository, valid now. Raises RepositoryDamaged, Untrusted."""
+def verified_whitelist(data: bytes, fqrn: str, master_key: rsa.RSAPublicKey, now: datetime | None) -> Whitelist:
+    """Read a whitelist that the master key signed for this repository; None as time spares the question whether it expired.
+
+    Raises RepositoryDamaged, Untrusted.
+    """
     letter = Letter.parse(data, WHITELIST_NAME)
     if not signature.verify_whitelist(master_key, letter.signed_text, letter.signature):
         raise Untrusted(
@@ -26,7 +29,7 @@ def verified_whitelist(data: bytes, fqrn: str, master_key: rsa.RSAPublicKey, now
     whitelist = Whitelist.parse(letter.payload)
     if whitelist.fqrn != fqrn:
         raise Untrusted(f"the whitelist is for the repository {whitelist.fqrn}, not {fqrn}")
-    if not whitelist.is_valid_at(now):
+    if now is not None and not whitelist.is_valid_at(now):
         raise Untrusted(
             f"the whitelist of {fqrn} expired at {whitelist.expires:%Y-%m-%d %H:%M} UTC; it must be signed again (resign)"
         )

@@ -1,0 +1,277 @@
+"""A repository that this machine may write: storage, keys, spool directory and settings in one hand.
+
+Everything that changes what clients see goes through `publish`, in the one order that leaves a valid repository wherever it stops
+(repository format, section 8.1); `transaction.Transaction` prepares what it publishes.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+import structlog
+
+from mirror.errors import InvalidInput, NotFound
+from publisher.cvmfs import trust
+from publisher.cvmfs.builder import Stamp, store_metadata
+from publisher.cvmfs.editor import CatalogEditor
+from publisher.cvmfs.entry import Entry
+from publisher.cvmfs.hash import ContentHash, ObjectKind
+from publisher.cvmfs.letter import Letter
+from publisher.cvmfs.manifest import MANIFEST_NAME, RepositoryManifest
+from publisher.cvmfs.objects import ReadLimits, VerifiedObjects
+from publisher.cvmfs.path import NO_PARENT, ROOT, path_key
+from publisher.cvmfs.reader import RepositoryReader
+from publisher.cvmfs.reflog import REFLOG_NAME, ReferenceType, Reflog
+from publisher.cvmfs.row import entry_row, hardlinks
+from publisher.cvmfs.whitelist import WHITELIST_NAME, Whitelist
+from publisher.errors import Conflict
+from publisher.keys import WHITELIST_LIFETIME, KeyFiles, RepositoryKeys
+from publisher.objects.store import ObjectStore
+from publisher.spool import RepositorySettings, Spool
+
+MASTER_REPLICA_NAME = ".cvmfs_master_replica"
+"""Its presence permits replication."""
+
+_FQRN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+", re.ASCII)
+_FQRN_MAX = 60
+
+log = structlog.get_logger()
+
+
+class Step(StrEnum):
+    """Points of a commit, each announced just before it is taken; a process may die at any of them."""
+
+    CATALOGS = "catalogs"
+    HISTORY = "history"
+    FLUSH = "flush"
+    ANNOUNCE_REFLOG = "announce_reflog"
+    REFLOG = "reflog"
+    REFLOG_CHECKSUM = "reflog_checksum"
+    MANIFEST = "manifest"
+    PUBLISHED = "published"
+    """Clients can see the revision; announced last."""
+
+
+OnStep = Callable[[Step], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What a commit published."""
+
+    revision: int
+    root_hash: ContentHash
+    manifest: RepositoryManifest
+
+
+@dataclass(frozen=True, slots=True)
+class NewRoot:
+    """A root catalog with everything below it in the store, ready to be published; size: its uncompressed bytes."""
+
+    content: ContentHash
+    size: int
+    stamp: Stamp
+    history: ContentHash | None
+
+
+def ignore_step(step: Step) -> None:
+    """For callers that need no progress."""
+
+
+class Repository:
+    """One repository with the right to write it. Blocking; one writer at a time, by the spool's lock."""
+
+    def __init__(
+        self,
+        fqrn: str,
+        store: ObjectStore,
+        keys: RepositoryKeys,
+        spool: Spool,
+        *,
+        clock: Callable[[], float] = time.time,
+        limits: ReadLimits | None = None,
+    ) -> None:
+        """clock: Unix seconds. Raises NotFound, RepositoryDamaged if the spool has no settings."""
+        self.fqrn = fqrn
+        self.store = store
+        self.keys = keys
+        self.spool = spool
+        self.clock = clock
+        self.settings = spool.settings()
+        self._limits = limits or ReadLimits()
+        self.objects = VerifiedObjects(store, self._limits)
+
+    @classmethod
+    def create(
+        cls,
+        fqrn: str,
+        store: ObjectStore,
+        *,
+        keys: Path,
+        spool: Path,
+        settings: RepositorySettings,
+        clock: Callable[[], float] = time.time,
+    ) -> Repository:
+        """Make keys unless they are there, a whitelist, and an empty signed first revision.
+
+        keys, spool: directories. A creation that was interrupted can be repeated.
+        Raises InvalidInput for an impossible name, Conflict if the repository exists, StorageFull, Unavailable.
+        """
+        if _FQRN.fullmatch(fqrn) is None or len(fqrn) > _FQRN_MAX:
+            raise InvalidInput(
+                f"'{fqrn}' cannot name a repository: two or more labels of letters, digits, - and _, joined by dots"
+            )
+        now = datetime.fromtimestamp(clock(), UTC)
+        place = Spool(spool)
+        place.create()
+        with place.lock(0):
+            if _exists(store, MANIFEST_NAME):
+                raise Conflict(f"the repository {fqrn} exists already")
+            if not KeyFiles(keys, fqrn).any_present:
+                RepositoryKeys.generate(fqrn, now).save(keys)
+            place.pin(settings)
+            repository = cls(fqrn, store, RepositoryKeys.load(keys, fqrn), place, clock=clock)
+            repository.renew_whitelist()
+            store.write_file(MASTER_REPLICA_NAME, b"This file permits stratum 1 servers to replicate the repository.\n")
+            repository.publish(repository._empty_root(Stamp(1, int(clock()))), Reflog.empty(fqrn))
+        log.info("repository_created", fqrn=fqrn)
+        return repository
+
+    @classmethod
+    def open(
+        cls,
+        fqrn: str,
+        store: ObjectStore,
+        *,
+        keys: Path,
+        spool: Path,
+        clock: Callable[[], float] = time.time,
+        limits: ReadLimits | None = None,
+    ) -> Repository:
+        """Open an existing repository. Raises NotFound if storage, keys or spool are missing, RepositoryDamaged, InvalidInput."""
+        store.read_file(MANIFEST_NAME)
+        return cls(fqrn, store, RepositoryKeys.load(keys, fqrn), Spool(spool), clock=clock, limits=limits)
+
+    def reader(self) -> RepositoryReader:
+        """A client's view of the current revision. Raises RepositoryDamaged, Untrusted."""
+        return RepositoryReader(self.store, self.fqrn, self.keys.master_public, clock=self.clock, limits=self._limits)
+
+    def manifest(self) -> RepositoryManifest:
+        """The current manifest, verified, but for the whitelist's expiry. Raises RepositoryDamaged, Untrusted."""
+        letter, manifest = trust.read_manifest(self.store.read_file(MANIFEST_NAME), self.fqrn)
+        whitelist = trust.verified_whitelist(self.store.read_file(WHITELIST_NAME), self.fqrn, self.keys.master_public, None)
+        certificate = self.objects.metadata(manifest.certificate, ObjectKind.CERTIFICATE)
+        trust.verify_manifest(letter, certificate, whitelist)
+        return manifest
+
+    def whitelist(self) -> Whitelist:
+        """The current whitelist, whether or not it expired. Raises RepositoryDamaged, Untrusted."""
+        return trust.verified_whitelist(self.store.read_file(WHITELIST_NAME), self.fqrn, self.keys.master_public, None)
+
+    def renew_whitelist(self, lifetime: timedelta = WHITELIST_LIFETIME) -> None:
+        """Sign a new whitelist for this repository's certificate. Raises PublishError if the master key is not here."""
+        now = datetime.fromtimestamp(self.clock(), UTC)
+        self.store.write_file(WHITELIST_NAME, self.keys.sign_whitelist(now, lifetime))
+
+    def reflog(self) -> Reflog:
+        """The reference log, verified by the spool's checksum. Raises RepositoryDamaged."""
+        data = self.store.read_file(REFLOG_NAME)
+        self.spool.reflog_checksum(data)
+        return Reflog(data, self.fqrn)
+
+    def recover(self) -> RepositoryManifest:
+        """Put straight what a publisher that died in a commit left behind, and return the manifest; the caller holds the lock.
+
+        At most the reference log is ahead of the manifest; then the manifest is signed again with its checksum.
+        Raises RepositoryDamaged, Untrusted.
+        """
+        manifest = self.manifest()
+        checksum = self.spool.settle(self.store.read_file(REFLOG_NAME))
+        if manifest.reflog != checksum:
+            manifest = replace(manifest, reflog=checksum)
+            self.store.write_file(MANIFEST_NAME, self.keys.sign_manifest(manifest.payload()))
+            log.warning("interrupted_commit_settled", fqrn=self.fqrn, revision=manifest.revision)
+        return manifest
+
+    def publish(
+        self,
+        root: NewRoot,
+        reflog: Reflog,
+        base: RepositoryManifest | None = None,
+        on_step: OnStep = ignore_step,
+    ) -> Revision:
+        """Let clients see a new root catalog; the caller holds the lock.
+
+        reflog: without the new entries; base: the manifest on which the root was made, None for a first one.
+        Raises Conflict if another one was published meanwhile, StorageFull, Unavailable.
+        """
+        certificate = store_metadata(self.store, self.keys.certificate_pem, ObjectKind.CERTIFICATE)
+        on_step(Step.FLUSH)
+        self.store.flush()
+        now = int(self.clock())
+        reflog.add(root.content, ReferenceType.CATALOG, now)
+        reflog.add(certificate, ReferenceType.CERTIFICATE, now)
+        if root.history is not None:
+            reflog.add(root.history, ReferenceType.HISTORY, now)
+        metainfo = base.metainfo if base else None
+        if metainfo is not None:
+            reflog.add(metainfo, ReferenceType.METAINFO, now)
+        data = reflog.serialise()
+        checksum = ContentHash.of(data)
+        on_step(Step.ANNOUNCE_REFLOG)
+        self.spool.intend_reflog(checksum)
+        on_step(Step.REFLOG)
+        self.store.write_file(REFLOG_NAME, data)
+        on_step(Step.REFLOG_CHECKSUM)
+        self.spool.settle_reflog()
+        manifest = RepositoryManifest(
+            root=root.content,
+            catalog_size=root.size,
+            ttl=self.settings.ttl,
+            revision=root.stamp.revision,
+            fqrn=self.fqrn,
+            certificate=certificate,
+            garbage_collectable=True,
+            history=root.history,
+            timestamp=root.stamp.modified,
+            metainfo=metainfo,
+            reflog=checksum,
+            others=base.others if base else (),
+        )
+        signed = self.keys.sign_manifest(manifest.payload())
+        on_step(Step.MANIFEST)
+        self._check_base(base)
+        self.store.write_file(MANIFEST_NAME, signed)
+        on_step(Step.PUBLISHED)
+        return Revision(manifest.revision, root.content, manifest)
+
+    def _check_base(self, base: RepositoryManifest | None) -> None:
+        """One lock holds back other publishers of this machine; this finds those elsewhere."""
+        if base is None:
+            return
+        letter = Letter.parse(self.store.read_file(MANIFEST_NAME), MANIFEST_NAME)
+        if RepositoryManifest.parse(letter.payload).root != base.root:
+            raise Conflict(f"somebody else published in {self.fqrn} meanwhile; this commit was dropped and must be made again")
+
+    def _empty_root(self, stamp: Stamp) -> NewRoot:
+        editor = CatalogEditor.new(ROOT)
+        directory = Entry(mode=stat.S_IFDIR | 0o755, mtime=stamp.modified)
+        editor.insert(entry_row(path_key(ROOT), NO_PARENT, ROOT, directory, links=hardlinks(2)))
+        data = editor.finish(stamp, self.settings.ttl)
+        editor.close()
+        return NewRoot(store_metadata(self.store, data, ObjectKind.CATALOG), len(data), stamp, None)
+
+
+def _exists(store: ObjectStore, name: str) -> bool:
+    try:
+        store.read_file(name)
+    except NotFound:
+        return False
+    return True

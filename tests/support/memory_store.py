@@ -1,0 +1,76 @@
+"""An object store in memory, and a way to load a repository directory into it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mirror.errors import NotFound
+from publisher.cvmfs.hash import ContentHash, ObjectKind
+from publisher.objects.store import StoredObject
+
+_Key = tuple[ContentHash, ObjectKind]
+
+
+class MemoryStore:
+    """Counts what it is asked for, so that tests can speak about cost."""
+
+    def __init__(self) -> None:
+        self.contents: dict[_Key, bytes] = {}
+        self.files: dict[str, bytes] = {}
+        self.gets: list[_Key] = []
+        self.puts: list[_Key] = []
+        self.flushed: set[_Key] = set()
+
+    def get(self, content: ContentHash, kind: ObjectKind) -> bytes:
+        self.gets.append((content, kind))
+        try:
+            return self.contents[content, kind]
+        except KeyError:
+            raise NotFound(f"no object {content.object_path(kind)}") from None
+
+    def read_file(self, name: str) -> bytes:
+        try:
+            return self.files[name]
+        except KeyError:
+            raise NotFound(f"no file {name}") from None
+
+    def put(self, content: ContentHash, kind: ObjectKind, stored: bytes | memoryview) -> bool:
+        if (content, kind) in self.contents:
+            return False
+        self.contents[content, kind] = bytes(stored)
+        self.puts.append((content, kind))
+        return True
+
+    def contains(self, content: ContentHash, kind: ObjectKind) -> bool:
+        return (content, kind) in self.contents
+
+    def delete(self, content: ContentHash, kind: ObjectKind) -> None:
+        self.contents.pop((content, kind), None)
+
+    def objects(self) -> Iterator[StoredObject]:
+        for (content, kind), stored in self.contents.items():
+            yield StoredObject(content, kind, len(stored), time.time())
+
+    def write_file(self, name: str, data: bytes) -> None:
+        self.files[name] = data
+
+    def flush(self) -> None:
+        self.flushed = set(self.contents)
+
+
+def load_directory(root: Path) -> MemoryStore:
+    """A copy of a repository's storage directory."""
+    store = MemoryStore()
+    for path in root.rglob("*"):
+        if not path.is_file():
+            continue
+        relative = path.relative_to(root)
+        if relative.parts[0] != "data":
+            store.files[str(relative)] = path.read_bytes()
+            continue
+        name = relative.parts[1] + relative.parts[2]
+        digits, suffix = (name[:-1], name[-1]) if name[-1].isupper() else (name, "")
+        store.contents[ContentHash.parse(digits), ObjectKind(suffix)] = path.read_bytes()
+    return store
