@@ -1,0 +1,176 @@
+"""The real `debark serve` with its publisher, on loopback, with a data directory of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support.registry_client import Answer, RegistryClient
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+PROGRAMS = Path(sys.executable).parent
+
+FAST_PUBLISHER = """
+[publish]
+lease = 5
+first_pause = 1
+"""
+"""What shortens the wait after a publisher that died."""
+
+
+class DebarkProcess:
+    """Started by `with`, or by start and stop; its data, and where it listens, outlive a stop.
+
+    upstreams: URL by name. settings: the configuration file's text.
+    """
+
+    def __init__(self, directory: Path, upstreams: Mapping[str, str], settings: str = FAST_PUBLISHER) -> None:
+        self.data = directory / "data"
+        self._output = directory / "output"
+        self._configuration = directory / "debark.toml"
+        self._upstreams = upstreams
+        self._listen = "127.0.0.1:0"
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+        self._configuration.write_text(settings)
+
+    def start(self) -> None:
+        """Return once /healthz answers. Raises RuntimeError with what was printed if it ends or stays silent."""
+        address_file = self.data / "run" / "address"
+        address_file.unlink(missing_ok=True)
+        command = [str(PROGRAMS / "debark"), "serve", "--data", str(self.data), "--listen", self._listen]
+        command += ["--config", str(self._configuration)]
+        command += [f"--upstream={name}={url}" for name, url in self._upstreams.items()]
+        with self._output.open("ab") as output:
+            self._process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers(address_file):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"debark serve does not start:\n{self.output()[-4000:]}")
+            time.sleep(_POLL_SECONDS)
+        self._listen = self.address
+
+    def stop(self) -> None:
+        """SIGTERM, and wait. Raises RuntimeError if it does not end or says that something went wrong."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.send_signal(signal.SIGTERM)
+        try:
+            code = process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            process.wait()
+            raise RuntimeError(f"debark serve does not end on SIGTERM:\n{self.output()[-4000:]}") from error
+        if code != 0:
+            raise RuntimeError(f"debark serve ended with exit code {code}:\n{self.output()[-4000:]}")
+
+    @property
+    def address(self) -> str:
+        """Host and port, such as `127.0.0.1:40123`."""
+        return (self.data / "run" / "address").read_text().strip()
+
+    def client(self) -> RegistryClient:
+        return RegistryClient(self.address)
+
+    def output(self) -> str:
+        """What it printed so far, the start screen included."""
+        return self._output.read_text(errors="replace") if self._output.exists() else ""
+
+    def publisher_pids(self) -> list[int]:
+        """Process ids of the publisher: one, or none for the moment before it is started again."""
+        if self._process is None:
+            return []
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        children = (int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split())
+        return [pid for pid in children if b"debark-publisher" in _command_line(pid)]
+
+    def kill_publisher(self) -> bool:
+        """SIGKILL for the publisher; whether there was one."""
+        pids = self.publisher_pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        return bool(pids)
+
+    def image(self, reference: str) -> dict[str, Any] | None:
+        """What the mirror says of an image such as `hub.test/debian:12`, or None if it knows nothing of it."""
+        answer = self.client().get(f"/_debark/v1/images?ref=docker://{reference}")
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise AssertionError(f"{answer.status} {answer.body!r}")
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def wait_for(self, reference: str, states: Iterable[str] = ("published",), seconds: float = 120) -> dict[str, Any]:
+        """The image's document once it is in one of the states. Raises AssertionError when the time is over."""
+        wanted = frozenset(states)
+        image: dict[str, Any] | None = None
+
+        def reached() -> bool:
+            nonlocal image
+            image = self.image(reference)
+            return image is not None and image["state"] in wanted
+
+        wait_until(reached, seconds, lambda: f"{reference} is no {' or '.join(sorted(wanted))} but {image}\n{self._logs()}")
+        assert image is not None
+        return image
+
+    def repositories(self) -> list[dict[str, Any]]:
+        document = self.client().get("/_debark/v1/repositories").json()
+        repositories: list[dict[str, Any]] = document["repositories"]
+        return repositories
+
+    def access_records(self) -> list[dict[str, Any]]:
+        """The access log's lines so far."""
+        path = self.data / "log" / "access.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        return self.client().get(path, headers)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def _answers(self, address_file: Path) -> bool:
+        if not address_file.exists():
+            return False
+        try:
+            return self.client().get("/healthz").status == 200
+        except OSError:
+            return False
+
+    def _logs(self) -> str:
+        texts = [self.output()[-3000:]]
+        texts += [path.read_text(errors="replace")[-3000:] for path in sorted((self.data / "log").glob("*.log"))]
+        return "\n".join(texts)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, complaint: Callable[[], str]) -> None:
+    """Ask often until it is so. Raises AssertionError with the complaint when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {complaint()}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

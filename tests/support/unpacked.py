@@ -1,0 +1,100 @@
+"""An independent unpack of an image: `umoci unpack`, then a plain walk of what it left on the disk.
+
+Run by root as `python -m tests.support.unpacked LAYOUT:TAG WORKDIR` it prints one JSON line per object; owners, devices and files
+that nobody may read are real only for root. `unpack` is the way to call it from a test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.support.tool import as_root, run
+
+
+@dataclass(frozen=True)
+class Found:
+    """One object on the disk. Texts are paths, targets and values in Latin-1, which keeps every byte."""
+
+    path: str
+    """From the root of the image, without a leading slash; the root itself is empty."""
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    """Of regular files; else 0."""
+    mtime_ns: int
+    inode: int
+    target: str
+    sha256: str
+    """Of a regular file's content."""
+    xattrs: dict[str, str]
+
+
+def unpack(layout: Path, tag: str, workdir: Path) -> list[Found]:
+    """Unpack below an empty or missing workdir, which is gone afterwards. Raises ToolFailed."""
+    listing = run(as_root([sys.executable, "-m", __name__, f"{layout}:{tag}", workdir]))
+    return [Found(**json.loads(line)) for line in listing.stdout.splitlines()]
+
+
+def walk(root: Path) -> Iterator[Found]:
+    """The directory itself and all below it."""
+    top = os.fsencode(root)
+    yield _look(top, b"")
+    yield from _below(top, b"")
+
+
+def _below(top: bytes, prefix: bytes) -> Iterator[Found]:
+    for name in sorted(os.listdir(top + b"/" + prefix)):  # noqa: PTH208 - pathlib has no paths of bytes
+        found = _look(top, prefix + name)
+        yield found
+        if stat.S_ISDIR(found.mode):
+            yield from _below(top, prefix + name + b"/")
+
+
+def _look(top: bytes, path: bytes) -> Found:
+    full = top + b"/" + path if path else top
+    status = os.lstat(full)
+    regular = stat.S_ISREG(status.st_mode)
+    return Found(
+        path=path.decode("latin-1"),
+        mode=status.st_mode,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        size=status.st_size if regular else 0,
+        mtime_ns=status.st_mtime_ns,
+        inode=status.st_ino,
+        target=os.readlink(full).decode("latin-1") if stat.S_ISLNK(status.st_mode) else "",  # noqa: PTH115 - as above
+        sha256=_sha256(full) if regular else "",
+        xattrs={
+            name: os.getxattr(full, name, follow_symlinks=False).decode("latin-1")
+            for name in sorted(os.listxattr(full, follow_symlinks=False))
+        },
+    )
+
+
+def _sha256(path: bytes) -> str:
+    with open(path, "rb") as file:  # noqa: PTH123 - as above
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _main(image: str, workdir: Path) -> None:
+    bundle = workdir / "bundle"
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        run(["umoci", "unpack", "--image", image, bundle])
+        for found in walk(bundle / "rootfs"):
+            print(json.dumps(asdict(found)))
+    finally:
+        shutil.rmtree(workdir)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], Path(sys.argv[2]))
