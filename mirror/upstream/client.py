@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -111,12 +111,13 @@ class UpstreamClient:
                 if status != 416:
                     self._refuse_encoding(response, what)
                 total, skip = self._place(response, offset, what)
-                yield BlobStream(status, total, self._chunks(response, skip, what) if status != 416 else _no_chunks())
+                async with aclosing(self._chunks(response, skip, what) if status != 416 else _no_chunks()) as chunks:
+                    yield BlobStream(status, total, chunks)
             finally:
                 # A body that was not read to its end is of no use to the next request on this connection.
                 response.close()
 
-    async def _chunks(self, response: aiohttp.ClientResponse, skip: int, what: str) -> AsyncIterator[bytes]:
+    async def _chunks(self, response: aiohttp.ClientResponse, skip: int, what: str) -> AsyncGenerator[bytes, None]:
         content = response.content
         while True:
             with self._transport.wrapped(what):
@@ -215,7 +216,7 @@ class UpstreamClient:
                 await self._sleep(pause)
 
 
-async def _no_chunks() -> AsyncIterator[bytes]:
+async def _no_chunks() -> AsyncGenerator[bytes, None]:
     nothing: tuple[bytes, ...] = ()
     for chunk in nothing:
         yield chunk

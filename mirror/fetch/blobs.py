@@ -1,0 +1,99 @@
+"""Blobs, fetched once for all who want them at the same time, in this process and in others that share the store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import structlog
+
+from mirror.errors import NotFound, StorageFull, Unavailable
+from mirror.fetch.disk import DiskThreads
+from mirror.fetch.download import Source
+from mirror.fetch.fill import Fill
+from mirror.fetch.filler import FetchLimits, Filler
+from mirror.fetch.reader import BlobReader, FillReader, StoredReader
+from mirror.fetch.result import CacheResult
+from mirror.oci.digest import Digest
+from mirror.store.blobs import BlobStore
+from mirror.upstream.client import UpstreamClient
+
+log = structlog.get_logger()
+
+
+class BlobFetcher:
+    """Gives readers of blobs, and keeps the fills that feed them."""
+
+    def __init__(self, store: BlobStore, limits: FetchLimits | None = None) -> None:
+        self._store = store
+        self._limits = limits or FetchLimits()
+        self._disk = DiskThreads(self._limits.disk_threads)
+        self._fills: dict[Digest, Fill] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._storage_problem: str | None = None
+
+    @property
+    def active_fills(self) -> int:
+        """Blobs on their way in, or waiting for it."""
+        return len(self._fills)
+
+    @property
+    def storage_problem(self) -> str | None:
+        """Why the last blob that was fetched could not be kept; None if it could."""
+        return self._storage_problem
+
+    def fetch(self, client: UpstreamClient, repository: str, digest: Digest, size: int | None = None) -> BlobReader:
+        """A reader of the blob, to be closed; begins to fetch it if it is neither in the store nor on its way.
+
+        Whether the asker may read this blob under this repository is for the caller to know. size: in bytes, if a manifest
+        says so. Raises Unavailable if too many blobs are on their way.
+        """
+        stored = self._open_stored(digest)
+        if stored is not None:
+            return stored
+        source = Source(client, repository)
+        fill = self._fills.get(digest)
+        if fill is not None:
+            fill.join(source)
+            return FillReader(fill, source, self._limits.download, CacheResult.JOINED)
+        if self._closing:
+            raise Unavailable("the mirror is stopping")
+        if len(self._fills) >= self._limits.max_fills:
+            raise Unavailable(f"the mirror is fetching {len(self._fills)} blobs already, and takes no more", retry_after=5)
+        fill = Fill(digest, size, source)
+        reader = FillReader(fill, source, self._limits.download, CacheResult.MISS)
+        self._begin(fill)
+        return reader
+
+    async def close(self) -> None:
+        """Stop all fills; what has arrived stays in their part files and is gone on with later."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._disk.close()
+
+    def _open_stored(self, digest: Digest) -> BlobReader | None:
+        try:
+            file = self._store.open(digest)
+        except NotFound:
+            return None
+        return StoredReader(file, os.fstat(file.fileno()).st_size, self._store.path(digest))
+
+    def _begin(self, fill: Fill) -> None:
+        self._fills[fill.digest] = fill
+        task = asyncio.create_task(Filler(fill, self._store, self._disk, self._limits).run())
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._ended(fill, done))
+
+    def _ended(self, fill: Fill, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._fills.get(fill.digest) is fill:
+            del self._fills[fill.digest]
+        if isinstance(fill.not_kept, StorageFull):
+            self._storage_problem = str(fill.not_kept)
+        elif fill.is_stored:
+            self._storage_problem = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("fill_broken", digest=str(fill.digest), exc_info=error)

@@ -1,0 +1,18 @@
+"""What the cache had to do with an answer; the words of the access log."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class CacheResult(StrEnum):
+    """How an answer came about."""
+
+    HIT = "hit"
+    """From here, known to be right now."""
+    MISS = "miss"
+    """From the upstream, for this request."""
+    JOINED = "joined"
+    """From the upstream, for this request and another that began before."""
+    STALE = "stale"
+    """From here, as it was when the upstream could last be asked."""

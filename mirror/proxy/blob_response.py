@@ -1,0 +1,186 @@
+"""A blob as an HTTP response: from a file by sendfile, also while the file grows, without a copy of the bytes in this process.
+
+A body that turns out to be wrong, or cannot be gone on with, is never ended as if it were complete: the connection is reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import IO, cast
+
+import structlog
+from aiohttp import web
+
+from mirror.errors import MirrorError, Unavailable
+from mirror.fetch.fill import OpenFile
+from mirror.fetch.reader import BlobReader, FileSpan
+from mirror.oci.codes import ErrorCode, error_body
+from mirror.oci.digest import Digest
+from mirror.proxy.byte_range import ByteRange, RangeNotSatisfiable, parse_range
+
+log = structlog.get_logger()
+
+_COPY_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SendLimits:
+    """How slow a client may be: so many bytes must have left within so many seconds."""
+
+    slice_bytes: int = 16 << 20
+    slice_seconds: float = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class SentBlob:
+    """What became of a response: bytes of the body that were handed to the network, and whether that was all of it."""
+
+    response: web.StreamResponse
+    sent: int
+    is_complete: bool
+
+
+async def send_blob(
+    request: web.Request,
+    reader: BlobReader,
+    digest: Digest,
+    headers: Mapping[str, str],
+    limits: SendLimits = SendLimits(),
+) -> SentBlob:
+    """Answer a GET or HEAD: 200, 206, 304 or 416. The caller closes the reader.
+
+    headers: further ones, Content-Type among them. Raises what `BlobReader.started` raises; nothing is sent then.
+    """
+    total = await reader.started()
+    common = {**headers, "Docker-Content-Digest": str(digest), "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
+    if _matches(request.headers.get("If-None-Match"), digest):
+        response: web.StreamResponse = web.Response(status=304, headers=common)
+        await response.prepare(request)
+        await response.write_eof()
+        return SentBlob(response, 0, is_complete=True)
+    try:
+        wanted = _wanted_range(request, digest, total)
+    except RangeNotSatisfiable:
+        return await _not_satisfiable(request, total, common)
+    response = web.StreamResponse(status=200 if wanted is None else 206, headers=common)
+    if wanted is not None:
+        response.headers["Content-Range"] = wanted.content_range
+        response.content_length = wanted.end - wanted.start
+    elif total is not None:
+        response.content_length = total
+    elif request.version >= (1, 1):
+        response.enable_chunked_encoding()
+    await response.prepare(request)
+    if request.method == "HEAD":
+        await response.write_eof()
+        return SentBlob(response, 0, is_complete=True)
+    return await _Sender(request, response, limits).send(reader, digest, wanted)
+
+
+class _Sender:
+    """Sends the body of one response."""
+
+    def __init__(self, request: web.Request, response: web.StreamResponse, limits: SendLimits) -> None:
+        self._request = request
+        self._response = response
+        self._limits = limits
+        self._sent = 0
+
+    async def send(self, reader: BlobReader, digest: Digest, wanted: ByteRange | None) -> SentBlob:
+        start, end = (0, None) if wanted is None else (wanted.start, wanted.end)
+        try:
+            async with aclosing(reader.spans(start, end)) as spans:
+                async for span in spans:
+                    await self._send_span(span)
+            await self._response.write_eof()
+        except MirrorError as error:
+            log.warning("response_aborted", digest=str(digest), sent=self._sent, reason=str(error))
+        except ConnectionError:
+            log.info("client_left", digest=str(digest), sent=self._sent)
+        except TimeoutError:
+            log.info("client_too_slow", digest=str(digest), sent=self._sent)
+        else:
+            return SentBlob(self._response, self._sent, is_complete=True)
+        if self._request.transport is not None:
+            self._request.transport.abort()
+        return SentBlob(self._response, self._sent, is_complete=False)
+
+    async def _send_span(self, span: FileSpan | bytes) -> None:
+        if isinstance(span, bytes):
+            async with asyncio.timeout(self._limits.slice_seconds):
+                await self._response.write(span)
+            self._sent += len(span)
+            return
+        step = _COPY_BYTES if self._response.chunked else self._limits.slice_bytes
+        for offset in range(span.offset, span.offset + span.length, step):
+            piece = FileSpan(span.file, offset, min(step, span.offset + span.length - offset))
+            async with asyncio.timeout(self._limits.slice_seconds):
+                await (self._copy(piece) if self._response.chunked else self._sendfile(piece))
+
+    async def _copy(self, span: FileSpan) -> None:
+        data = span.read()
+        if len(data) < span.length:
+            raise Unavailable("the store's file is shorter than it was")
+        await self._response.write(data)
+        self._sent += len(data)
+
+    async def _sendfile(self, span: FileSpan) -> None:
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        window = cast("IO[bytes]", _Window(span.file))
+        count = await asyncio.get_running_loop().sendfile(
+            cast("asyncio.WriteTransport", transport), window, span.offset, span.length
+        )
+        self._sent += count
+        if count < span.length:
+            raise Unavailable("the store's file is shorter than it was")
+
+
+class _Window:
+    """A file with a position of its own over a descriptor that many share, as the event loop's sendfile wants it."""
+
+    def __init__(self, file: OpenFile) -> None:
+        self._descriptor = file.fileno()
+        self._position = 0
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def seek(self, position: int) -> int:
+        self._position = position
+        return position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:
+        count = os.preadv(self._descriptor, [buffer], self._position)
+        self._position += count
+        return count
+
+
+def _wanted_range(request: web.Request, digest: Digest, total: int | None) -> ByteRange | None:
+    if total is None or request.method != "GET":
+        return None
+    condition = request.headers.get("If-Range")
+    if condition is not None and condition.strip() != f'"{digest}"':
+        return None
+    return parse_range(request.headers.get("Range"), total)
+
+
+def _matches(if_none_match: str | None, digest: Digest) -> bool:
+    if not if_none_match:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return "*" in tags or f'"{digest}"' in tags
+
+
+async def _not_satisfiable(request: web.Request, total: int | None, headers: Mapping[str, str]) -> SentBlob:
+    body = error_body(ErrorCode.RANGE_INVALID, f"the blob has {total} bytes")
+    fields = {**headers, "Content-Type": "application/json", "Content-Range": f"bytes */{total}"}
+    response = web.Response(status=416, body=body, headers=fields)
+    await response.prepare(request)
+    await response.write_eof()
+    return SentBlob(response, len(body), is_complete=True)
