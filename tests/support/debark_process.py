@@ -20,12 +20,14 @@ _STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 PROGRAMS = Path(sys.executable).parent
 
-FAST_PUBLISHER = """
+IMPATIENT = """
+[tags]
+ttl = 0
 [publish]
 lease = 5
 first_pause = 1
 """
-"""What shortens the wait after a publisher that died."""
+"""Tags are asked for again at each pull, and the wait after a publisher that died is short."""
 
 
 class DebarkProcess:
@@ -34,7 +36,7 @@ class DebarkProcess:
     upstreams: URL by name. settings: the configuration file's text.
     """
 
-    def __init__(self, directory: Path, upstreams: Mapping[str, str], settings: str = FAST_PUBLISHER) -> None:
+    def __init__(self, directory: Path, upstreams: Mapping[str, str], settings: str = IMPATIENT) -> None:
         self.data = directory / "data"
         self._output = directory / "output"
         self._configuration = directory / "debark.toml"
@@ -75,6 +77,15 @@ class DebarkProcess:
         if code != 0:
             raise RuntimeError(f"debark serve ended with exit code {code}:\n{self.output()[-4000:]}")
 
+    def kill(self) -> None:
+        """SIGKILL: nothing can be tidied up; the publisher notices by itself that its parent is gone."""
+        if self._process is not None:
+            publishers = self.publisher_pids()
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            wait_until(lambda: not any(map(_command_line, publishers)), _STOP_SECONDS, lambda: "the publisher lives on")
+
     @property
     def address(self) -> str:
         """Host and port, such as `127.0.0.1:40123`."""
@@ -112,15 +123,20 @@ class DebarkProcess:
         document: dict[str, Any] = answer.json()
         return document
 
-    def wait_for(self, reference: str, states: Iterable[str] = ("published",), seconds: float = 120) -> dict[str, Any]:
-        """The image's document once it is in one of the states. Raises AssertionError when the time is over."""
+    def wait_for(
+        self, reference: str, states: Iterable[str] = ("published",), *, manifest: str = "", seconds: float = 120
+    ) -> dict[str, Any]:
+        """The image's document once it is in one of the states, and its manifest the given one.
+
+        Raises AssertionError with the logs when the time is over.
+        """
         wanted = frozenset(states)
         image: dict[str, Any] | None = None
 
         def reached() -> bool:
             nonlocal image
             image = self.image(reference)
-            return image is not None and image["state"] in wanted
+            return image is not None and image["state"] in wanted and manifest in ("", image["manifest"])
 
         wait_until(reached, seconds, lambda: f"{reference} is no {' or '.join(sorted(wanted))} but {image}\n{self._logs()}")
         assert image is not None
@@ -130,6 +146,13 @@ class DebarkProcess:
         document = self.client().get("/_debark/v1/repositories").json()
         repositories: list[dict[str, Any]] = document["repositories"]
         return repositories
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The command line tool with these arguments, to its end; DEBARK_SERVER leads it here."""
+        environment = {**os.environ, "DEBARK_SERVER": f"http://{self.address}"}
+        return subprocess.run(
+            [PROGRAMS / "debark", *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
 
     def access_records(self) -> list[dict[str, Any]]:
         """The access log's lines so far."""
