@@ -50,6 +50,13 @@ CREATE TABLE refs (hash TEXT, type INTEGER, timestamp INTEGER, CONSTRAINT pk_ref
 """
 
 
+class _Database(sqlite3.Connection):
+    """Closed with its last user: catalogs are shared and dropped from caches."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def create(tables: str) -> sqlite3.Connection:
     """A new database with one of this module's sets of tables."""
     return load(_template(tables))
@@ -57,7 +64,7 @@ def create(tables: str) -> sqlite3.Connection:
 
 def load(data: bytes) -> sqlite3.Connection:
     """Open a database that came from an object. Text cells come as bytes. Raises RepositoryDamaged if it is none."""
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, factory=_Database)
     try:
         connection.deserialize(data)
         connection.text_factory = bytes

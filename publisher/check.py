@@ -1,0 +1,206 @@
+"""Verifies a whole repository: signatures, reference log, named snapshots, every catalog's consistency, every object.
+
+Repository format, section 10, and beyond it the content of objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+from mirror.errors import MirrorError
+from publisher.cvmfs.catalog import NestedReference
+from publisher.cvmfs.consistency import CatalogInspection, WantedObject, differing
+from publisher.cvmfs.hash import ContentHash, ObjectKind
+from publisher.cvmfs.history import History
+from publisher.cvmfs.path import ROOT, show
+from publisher.cvmfs.reader import RepositoryReader
+from publisher.cvmfs.reflog import ReferenceType
+from publisher.cvmfs.row import Row
+from publisher.cvmfs.snapshot import Snapshot
+from publisher.cvmfs.statistics import Counters
+
+Contains = Callable[[ContentHash, ObjectKind], bool]
+
+_RESTORE = "restore the object from a replica or a backup, or publish the path again"
+_REWRITE = "publish the directory again, or go back to an earlier revision"
+_BATCH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong."""
+
+    path: bytes
+    """In the repository; the root for what concerns the repository as a whole."""
+    what: str
+    mend: str
+    item: str = ""
+    """The object or file concerned, as a path below the storage's root."""
+
+    def __str__(self) -> str:
+        return f"{show(self.path)}: {self.what}{f' [{self.item}]' if self.item else ''}; {self.mend}"
+
+
+def check(
+    reader: RepositoryReader,
+    *,
+    contains: Contains | None = None,
+    data: bool = False,
+    reflog_checksum: ContentHash | None = None,
+    workers: int = 4,
+) -> list[Problem]:
+    """Look at everything that the current revision and the named snapshots reach; the problems found, none if all is well.
+
+    contains: how to ask for an object's presence; without it only catalogs are fetched. data: fetch every object and compare its
+    content with its hash and sizes. reflog_checksum: where the manifest's is known to be old (after a collection, on a replica).
+    What cannot be fetched counts as a problem, too.
+    """
+    checker = _Checker(reader, contains, data, workers)
+    checker.repository(reflog_checksum)
+    return checker.problems
+
+
+class _Checker:
+    def __init__(self, reader: RepositoryReader, contains: Contains | None, data: bool, workers: int) -> None:
+        self.problems: list[Problem] = []
+        self._reader = reader
+        self._contains = contains
+        self._data = data
+        self._workers = workers
+        self._catalogs: dict[tuple[bytes, ContentHash], Counters] = {}
+        self._seen: set[tuple[ContentHash, ObjectKind, int | None]] = set()
+
+    def repository(self, reflog_checksum: ContentHash | None) -> None:
+        self._manifest()
+        self._reflog(reflog_checksum)
+        self._snapshot(self._reader.snapshot)
+        self._history()
+
+    def _report(self, path: bytes, what: str, mend: str, item: str = "") -> None:
+        self.problems.append(Problem(path, what, mend, item))
+
+    def _manifest(self) -> None:
+        manifest, root = self._reader.manifest, self._reader.snapshot.root
+        mend = "publish a new revision"
+        if manifest.revision != root.revision:
+            self._report(ROOT, f"the manifest says revision {manifest.revision}, its root catalog {root.revision}", mend)
+        if manifest.timestamp < root.last_modified:
+            self._report(ROOT, "the manifest is older than its root catalog; clients will not take it", mend)
+        if manifest.metainfo is not None:
+            self._fetch(manifest.metainfo, ObjectKind.METAINFO)
+
+    def _reflog(self, checksum: ContentHash | None) -> None:
+        try:
+            references = self._reader.reflog(checksum).references()
+        except MirrorError as error:
+            self._report(ROOT, str(error), "restore .cvmfsreflog or its checksum from a backup", ".cvmfsreflog")
+            return
+        manifest = self._reader.manifest
+        wanted = [
+            (manifest.root, ReferenceType.CATALOG),
+            (manifest.certificate, ReferenceType.CERTIFICATE),
+            (manifest.history, ReferenceType.HISTORY),
+            (manifest.metainfo, ReferenceType.METAINFO),
+        ]
+        for content, kind in wanted:
+            if content is not None and (content not in references or references[content].type is not kind):
+                text = f"the reference log does not know the {kind.name.lower()} {content}; it could never be collected"
+                self._report(ROOT, text, "publish a new revision", ".cvmfsreflog")
+
+    def _history(self) -> None:
+        try:
+            history = self._reader.history()
+        except MirrorError as error:
+            self._report(ROOT, str(error), "restore the history object, or publish without named snapshots")
+            return
+        if history is not None:
+            self._branches(history)
+            for tag in history.tags().values():
+                try:
+                    snapshot = self._reader.at(tag.root, tag.size)
+                except MirrorError as error:
+                    self._report(ROOT, f"the named snapshot '{tag.name}' cannot be read: {error}", "remove the snapshot's name")
+                    continue
+                if snapshot.root.revision != tag.revision:
+                    self._report(ROOT, f"the named snapshot '{tag.name}' says another revision than its catalog", "name it again")
+                self._snapshot(snapshot)
+
+    def _branches(self, history: History) -> None:
+        branches, tags = history.branches(), history.tags().values()
+        mend = "publish a new set of named snapshots"
+        for tag in tags:
+            if tag.branch not in branches:
+                self._report(ROOT, f"the named snapshot '{tag.name}' is on the unknown branch '{tag.branch}'", mend)
+            elif tag.revision < branches[tag.branch][1]:
+                self._report(ROOT, f"the named snapshot '{tag.name}' is older than its branch", mend)
+        for branch in branches.keys() - {tag.branch for tag in tags}:
+            self._report(ROOT, f"no named snapshot is on the branch '{branch}'", mend)
+
+    def _snapshot(self, snapshot: Snapshot) -> None:
+        """Catalogs bottom-up, for the subtree counters, without recursion."""
+        visits: list[tuple[NestedReference, Counters, list[NestedReference]]] = []
+        pending: list[tuple[NestedReference, Row | None]] = [(NestedReference(ROOT, snapshot.root_hash, 0), None)]
+        while pending:
+            reference, mountpoint = pending.pop()
+            if (reference.path, reference.content) in self._catalogs:
+                continue
+            try:
+                catalog = snapshot.nested(reference) if reference.path else snapshot.root
+                findings = CatalogInspection(catalog, mountpoint).run()
+                statistics = catalog.statistics
+                self._catalogs[reference.path, reference.content] = statistics.total
+            except MirrorError as error:
+                item = reference.content.object_path(ObjectKind.CATALOG)
+                self._report(reference.path, str(error), _RESTORE, item)
+                continue
+            item = reference.content.object_path(ObjectKind.CATALOG)
+            self.problems += [Problem(path, text, _REWRITE, item) for path, text in findings.complaints]
+            self._objects(findings.objects)
+            visits.append((reference, statistics.subtree, [nested for nested, _ in findings.nested]))
+            pending += findings.nested
+        for reference, stated, nested in visits:
+            self._subtree_counters(reference, stated, nested)
+
+    def _subtree_counters(self, reference: NestedReference, stated: Counters, nested: list[NestedReference]) -> None:
+        counted = Counters()
+        for child in nested:
+            total = self._catalogs.get((child.path, child.content))
+            if total is None:
+                return
+            counted += total
+        for text in differing("subtree", stated, counted):
+            self._report(reference.path, text, _REWRITE, reference.content.object_path(ObjectKind.CATALOG))
+
+    def _objects(self, wanted: Iterable[WantedObject]) -> None:
+        if not self._data and self._contains is None:
+            return
+        fresh = []
+        for item in wanted:
+            key = (item.content, item.kind, item.size if self._data else None)
+            if key not in self._seen:
+                self._seen.add(key)
+                fresh.append(item)
+        remaining = iter(fresh)
+        with ThreadPoolExecutor(self._workers) as pool:
+            while batch := list(islice(remaining, _BATCH)):
+                self.problems += [problem for problem in pool.map(self._object, batch) if problem]
+
+    def _object(self, wanted: WantedObject) -> Problem | None:
+        where = wanted.content.object_path(wanted.kind)
+        if self._data:
+            try:
+                self._reader.objects.data(wanted.content, wanted.kind, wanted.compression, wanted.size)
+            except MirrorError as error:
+                return Problem(wanted.path, str(error), _RESTORE, where)
+        elif self._contains is not None and not self._contains(wanted.content, wanted.kind):
+            return Problem(wanted.path, "its object is missing", _RESTORE, where)
+        return None
+
+    def _fetch(self, content: ContentHash, kind: ObjectKind) -> None:
+        try:
+            self._reader.objects.metadata(content, kind)
+        except MirrorError as error:
+            self._report(ROOT, str(error), _RESTORE, content.object_path(kind))
