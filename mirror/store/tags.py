@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cachetools import LRUCache
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import RepositoryName
@@ -72,6 +72,13 @@ class Tags:
         )
         async with self._database.write() as connection:
             await connection.execute(statement, [row])
+
+    async def forget(self, name: RepositoryName, tag: str) -> None:
+        """The upstream says that there is no such tag. Raises Unavailable; the memory has forgotten it even then."""
+        self._memory.pop((name, tag), None)
+        statement = delete(tags).where(tags.c.registry == name.registry, tags.c.repository == name.repository, tags.c.tag == tag)
+        async with self._database.write() as connection:
+            await connection.execute(statement)
 
     async def pointing_at(self, name: RepositoryName, digest: Digest) -> list[str]:
         """The tags of this repository whose last answer was this digest, in alphabetical order. Raises Unavailable."""

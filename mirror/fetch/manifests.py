@@ -1,0 +1,251 @@
+"""Manifests by tag and by digest: from memory, from the store, or from the upstream, which is asked as rarely as is right.
+
+- By digest, what is here is right for ever; it is given out under a repository's name only if that repository is known to
+  have it.
+- A tag is fresh for a while. Then one HEAD, shared by all who wait for it, tells whether it moved; a manifest that is here
+  already is not fetched again. Only a tag that was never seen is fetched by GET at once.
+- If the upstream cannot be used, the last known answer is given, marked stale; then it is left alone for a moment.
+- If the upstream says that there is no such tag, the tag is forgotten.
+
+Failures of the store or of SQL are logged and cost the next request more; they never fail a pull.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import structlog
+from cachetools import LRUCache, TTLCache
+
+from mirror.errors import IntegrityError, InvalidInput, MirrorError, NotFound, Unavailable
+from mirror.fetch.ports import LinkStore, TagStore
+from mirror.fetch.result import CacheResult
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import Descriptor, parse_manifest
+from mirror.oci.reference import Reference, RepositoryName
+from mirror.store.blobs import BlobStore
+from mirror.store.tags import TagRecord
+from mirror.upstream.client import UpstreamClient
+from mirror.upstream.flight import SingleFlight
+from mirror.upstream.model import FetchedManifest
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestAnswer:
+    """A manifest for a request."""
+
+    raw: bytes
+    """Byte for byte as the upstream gave it."""
+    media_type: str
+    digest: Digest
+    result: CacheResult
+    stale_reason: str | None = None
+    """Why the upstream could not be asked, if the answer is stale."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestLimits:
+    """Bounds of fetching manifests; times in seconds."""
+
+    tag_seconds: float = 60.0
+    """How long a tag's answer is fresh."""
+    hold_seconds: float = 5.0
+    """How long an upstream that failed for a tag is not asked for it again, if there is a last known answer."""
+    memory_bytes: int = 64 << 20
+    """Of manifests kept in memory."""
+    max_remembered: int = 50_000
+    """Pairs of repository and digest, and failed tags, kept in memory."""
+    max_manifest_bytes: int = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    raw: bytes
+    media_type: str
+
+
+class ManifestFetcher:
+    """Answers requests for manifests."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        tags: TagStore,
+        links: LinkStore,
+        limits: ManifestLimits | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """clock: Unix seconds; the time of a tag's last check is kept beyond this process's life."""
+        self._store = store
+        self._tags = tags
+        self._links = links
+        self._limits = limits or ManifestLimits()
+        self._clock = clock
+        self._contents: LRUCache[Digest, _Content] = LRUCache(
+            self._limits.memory_bytes, getsizeof=lambda content: len(content.raw) + 512
+        )
+        self._served: LRUCache[tuple[RepositoryName, Digest], bool] = LRUCache(self._limits.max_remembered)
+        self._held: TTLCache[tuple[RepositoryName, str], MirrorError] = TTLCache(
+            self._limits.max_remembered, self._limits.hold_seconds, timer=clock
+        )
+        self._tag_flights: SingleFlight[tuple[RepositoryName, str], ManifestAnswer] = SingleFlight()
+        self._digest_flights: SingleFlight[tuple[RepositoryName, Digest], ManifestAnswer] = SingleFlight()
+
+    async def get(self, client: UpstreamClient, name: RepositoryName, reference: Reference) -> ManifestAnswer:
+        """The manifest or index that the reference leads to. Raises NotFound, Denied, Unavailable, IntegrityError."""
+        if reference.digest is not None:
+            return await self._by_digest(client, name, reference.digest)
+        return await self._by_tag(client, name, str(reference))
+
+    def forget(self, name: RepositoryName, digest: Digest) -> None:
+        """Drop what is in memory of a manifest that was removed from the store or from a repository."""
+        self._contents.pop(digest, None)
+        self._served.pop((name, digest), None)
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        await self._tag_flights.close()
+        await self._digest_flights.close()
+
+    # By digest
+
+    async def _by_digest(self, client: UpstreamClient, name: RepositoryName, digest: Digest) -> ManifestAnswer:
+        content = await self._local(name, digest)
+        if content is not None:
+            return ManifestAnswer(content.raw, content.media_type, digest, CacheResult.HIT)
+        answer, joined = await self._digest_flights.run((name, digest), lambda: self._fetch_digest(client, name, digest))
+        return _mark(answer, joined)
+
+    async def _fetch_digest(self, client: UpstreamClient, name: RepositoryName, digest: Digest) -> ManifestAnswer:
+        reference = Reference(digest=digest)
+        content = await self._content(digest)
+        if content is None:
+            fetched = await client.get_manifest(name.repository, reference)
+            return await self._keep(name, fetched)
+        # It is here on behalf of another repository; that this one has it too costs no more than a question.
+        await client.head_manifest(name.repository, reference)
+        await self._link(name, digest, content)
+        return ManifestAnswer(content.raw, content.media_type, digest, CacheResult.HIT)
+
+    # By tag
+
+    async def _by_tag(self, client: UpstreamClient, name: RepositoryName, tag: str) -> ManifestAnswer:
+        record = await self._recall(self._tags.get(name, tag))
+        if record is not None:
+            if self._clock() - record.checked_at < self._limits.tag_seconds:
+                return await self._by_digest(client, name, record.digest)
+            held = self._held.get((name, tag))
+            if held is not None:
+                return await self._stale(name, record, held)
+        answer, joined = await self._tag_flights.run((name, tag), lambda: self._refresh(client, name, tag, record))
+        return _mark(answer, joined)
+
+    async def _refresh(self, client: UpstreamClient, name: RepositoryName, tag: str, record: TagRecord | None) -> ManifestAnswer:
+        try:
+            answer = await self._ask(client, name, tag, record)
+        except NotFound:
+            await self._try(self._tags.forget(name, tag))
+            raise
+        except (Unavailable, IntegrityError) as error:
+            if record is None:
+                raise
+            answer = await self._stale(name, record, error)
+            self._held[name, tag] = error
+            log.warning("manifest_stale", name=str(name), tag=tag, reason=str(error))
+            return answer
+        checked = TagRecord(answer.digest, answer.media_type, len(answer.raw), self._clock())
+        await self._try(self._tags.put(name, tag, checked))
+        return answer
+
+    async def _ask(self, client: UpstreamClient, name: RepositoryName, tag: str, record: TagRecord | None) -> ManifestAnswer:
+        if record is not None:
+            info = await client.head_manifest(name.repository, Reference(tag=tag))
+            content = await self._content(info.digest) if info.digest is not None else None
+            if info.digest is not None and content is not None:
+                await self._link(name, info.digest, content)
+                return ManifestAnswer(content.raw, content.media_type, info.digest, CacheResult.HIT)
+        return await self._keep(name, await client.get_manifest(name.repository, Reference(tag=tag)))
+
+    async def _stale(self, name: RepositoryName, record: TagRecord, error: MirrorError) -> ManifestAnswer:
+        content = await self._local(name, record.digest)
+        if content is None:
+            raise error
+        return ManifestAnswer(content.raw, content.media_type, record.digest, CacheResult.STALE, str(error))
+
+    # What is here
+
+    async def _local(self, name: RepositoryName, digest: Digest) -> _Content | None:
+        """The manifest, if it is here and the repository is known to have it."""
+        if self._served.get((name, digest)) is None and await self._recall(self._links.find(name, digest)) is None:
+            return None
+        content = self._contents.get(digest) or await self._content(digest)
+        if content is not None:
+            self._served[name, digest] = True
+        return content
+
+    async def _content(self, digest: Digest) -> _Content | None:
+        """The manifest, if it is here on behalf of whatever repository."""
+        known = self._contents.get(digest)
+        if known is not None:
+            return known
+        descriptor = await self._recall(self._links.manifest(digest))
+        if descriptor is None:
+            return None
+        try:
+            raw = await asyncio.to_thread(self._store.read, digest, self._limits.max_manifest_bytes)
+        except MirrorError as error:
+            if not isinstance(error, NotFound):
+                log.warning("manifest_unreadable", digest=str(digest), reason=str(error))
+            return None
+        if Digest.of(raw, digest.algorithm) != digest:
+            log.error("manifest_damaged", digest=str(digest), path=str(self._store.path(digest)))
+            await asyncio.to_thread(self._store.delete, digest)
+            return None
+        content = _Content(raw, descriptor.media_type)
+        self._remember(digest, content)
+        return content
+
+    async def _keep(self, name: RepositoryName, fetched: FetchedManifest) -> ManifestAnswer:
+        content = _Content(fetched.raw, fetched.media_type)
+        try:
+            await asyncio.to_thread(self._store.put, fetched.digest, fetched.raw)
+        except Unavailable as error:
+            log.warning("manifest_not_kept", digest=str(fetched.digest), reason=str(error))
+        self._remember(fetched.digest, content)
+        await self._link(name, fetched.digest, content)
+        return ManifestAnswer(fetched.raw, fetched.media_type, fetched.digest, CacheResult.MISS)
+
+    async def _link(self, name: RepositoryName, digest: Digest, content: _Content) -> None:
+        self._served[name, digest] = True
+        try:
+            references = parse_manifest(content.raw, content.media_type).references
+        except InvalidInput as error:
+            log.warning("manifest_not_understood", name=str(name), digest=str(digest), reason=str(error))
+            references = ()
+        await self._try(self._links.add(name, Descriptor(content.media_type, digest, len(content.raw)), references))
+
+    def _remember(self, digest: Digest, content: _Content) -> None:
+        if len(content.raw) <= self._limits.memory_bytes // 8:
+            self._contents[digest] = content
+
+    async def _recall(self, question: Awaitable[T | None]) -> T | None:
+        try:
+            return await question
+        except Unavailable as error:
+            log.warning("state_unavailable", reason=str(error))
+            return None
+
+    async def _try(self, note: Awaitable[None]) -> None:
+        await self._recall(note)
+
+
+def _mark(answer: ManifestAnswer, joined: bool) -> ManifestAnswer:
+    return replace(answer, result=CacheResult.JOINED) if joined and answer.result is CacheResult.MISS else answer
