@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from mirror.errors import InvalidInput, NotFound
-from publisher.cvmfs import trust
+from publisher.cvmfs import codec, trust
 from publisher.cvmfs.builder import Stamp, store_metadata
 from publisher.cvmfs.editor import CatalogEditor
 from publisher.cvmfs.entry import Entry
@@ -136,6 +136,10 @@ class Repository:
                 raise Conflict(f"the repository {fqrn} exists already")
             if not KeyFiles(keys, fqrn).any_present:
                 RepositoryKeys.generate(fqrn, now).save(keys)
+            if not codec.is_reference_zlib():
+                log.warning(
+                    "zlib_differs", advice="replicas of this repository will be unreadable; use a Python with the original zlib"
+                )
             place.pin(settings)
             repository = cls(fqrn, store, RepositoryKeys.load(keys, fqrn), place, clock=clock)
             repository.renew_whitelist()

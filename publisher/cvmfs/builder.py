@@ -49,7 +49,8 @@ class BuiltCatalog:
 
 def store_metadata(store: ObjectStore, content: bytes, kind: ObjectKind) -> ContentHash:
     """Compress and put a catalog, history, certificate or meta-info. Raises StorageFull, Unavailable."""
-    stored = codec.compress(content)
+    exact = kind in {ObjectKind.CERTIFICATE, ObjectKind.METAINFO}
+    stored = codec.compress_like_reference(content) if exact else codec.compress(content)
     result = ContentHash.of(stored)
     store.put(result, kind, stored)
     return result
