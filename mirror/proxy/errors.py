@@ -1,0 +1,72 @@
+"""Failures as responses: OCI error JSON with the right status, for whatever a handler raised.
+
+Clients show the message of the first error to their users, so it names the thing, the upstream and the reason.
+"""
+
+from __future__ import annotations
+
+import secrets
+from math import ceil
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from mirror.errors import Denied, MirrorError, NotFound, Unavailable
+from mirror.oci.codes import ErrorCode, code_of, error_body
+from mirror.proxy.exchange import Exchange, begin_exchange
+from mirror.proxy.routes import BadDigest, BadReference, UnknownUpstream
+
+log = structlog.get_logger()
+
+REQUEST_ID_HEADER = "X-Request-Id"
+
+_ROUTE_CODES: dict[type[MirrorError], ErrorCode] = {
+    BadDigest: ErrorCode.DIGEST_INVALID,
+    BadReference: ErrorCode.MANIFEST_INVALID,
+    UnknownUpstream: ErrorCode.NAME_UNKNOWN,
+}
+_HTTP_CODES = {404: ErrorCode.NAME_UNKNOWN, 405: ErrorCode.UNSUPPORTED}
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Begin an exchange, and turn what the handler raises into a response; an unexpected exception is logged and a 500."""
+    exchange = begin_exchange(request, secrets.token_hex(8))
+    with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+        try:
+            response = await handler(request)
+        except MirrorError as error:
+            response = _response(error, exchange)
+        except web.HTTPException as error:
+            response = _http_response(error)
+        except Exception:
+            log.exception("request_failed", method=request.method, path=request.path)
+            response = _json(ErrorCode.UNKNOWN, None, {})
+    if not response.prepared:
+        response.headers[REQUEST_ID_HEADER] = exchange.request_id
+    return response
+
+
+def _response(error: MirrorError, exchange: Exchange) -> web.Response:
+    code = _ROUTE_CODES.get(type(error)) or code_of(error, exchange.subject)
+    headers = {}
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = str(ceil(error.retry_after or 1))
+    if not isinstance(error, NotFound | Denied):
+        log.info("request_refused", code=code.value, reason=str(error))
+    return _json(code, str(error), headers)
+
+
+def _http_response(error: web.HTTPException) -> web.StreamResponse:
+    code = _HTTP_CODES.get(error.status)
+    if code is None:
+        return error
+    allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    return _json(code, error.text if code is not ErrorCode.UNSUPPORTED else None, allow)
+
+
+def _json(code: ErrorCode, message: str | None, headers: dict[str, str]) -> web.Response:
+    return web.Response(
+        status=code.status, body=error_body(code, message), headers={**headers, "Content-Type": "application/json"}
+    )

@@ -1,0 +1,54 @@
+"""One request and its answer, as the access log and the metrics will see them: handlers fill in what they learn on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from mirror.fetch.result import CacheResult
+from mirror.oci.codes import Subject
+from mirror.proxy.routes import Route
+from mirror.report.accesslog import RequestKind
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Facts about a request under way."""
+
+    request_id: str
+    kind: RequestKind = RequestKind.OTHER
+    route: Route | None = None
+    digest: str = ""
+    media_type: str = ""
+    cache: CacheResult | None = None
+    state: str = ""
+    sent: int | None = None
+    """Bytes of the body that a handler sent by itself; None if the response knows."""
+
+    @property
+    def subject(self) -> Subject:
+        """What an error would be about."""
+        return {RequestKind.MANIFEST: Subject.MANIFEST, RequestKind.BLOB: Subject.BLOB}.get(self.kind, Subject.NAME)
+
+
+_KEY: Final = "debark.exchange"
+
+
+def begin_exchange(request: web.Request, request_id: str) -> Exchange:
+    """Attach a new exchange to the request."""
+    exchange = Exchange(request_id)
+    request[_KEY] = exchange
+    return exchange
+
+
+def exchange_of(request: web.BaseRequest) -> Exchange | None:
+    """The exchange of a request; None if it never reached the application (a malformed request, say)."""
+    return request.get(_KEY)
+
+
+def current_exchange(request: web.Request) -> Exchange:
+    """The exchange of a request that is being handled."""
+    exchange: Exchange = request[_KEY]
+    return exchange

@@ -1,0 +1,115 @@
+"""The registry API (OCI distribution specification 1.1, pull: end-1 to end-3) in front of fetchers and store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+
+from mirror.fetch.blobs import BlobFetcher
+from mirror.fetch.manifests import ManifestAnswer, ManifestFetcher
+from mirror.jobs.model import ImageStatus
+from mirror.observe.events import Pull, PullQueue
+from mirror.oci.digest import Digest
+from mirror.oci.reference import ImageReference
+from mirror.proxy.access import Access
+from mirror.proxy.blob_response import SendLimits, send_blob
+from mirror.proxy.exchange import Exchange, current_exchange
+from mirror.proxy.hints import STATE_HEADER, hint_headers
+from mirror.proxy.routes import Kind, Route, UpstreamNames, parse_path
+from mirror.report.accesslog import RequestKind
+from mirror.upstream.client import UpstreamClient
+
+API_HEADERS = {"Docker-Distribution-Api-Version": "registry/2.0"}
+CACHE_HEADER = "X-Debark-Cache"
+"""How the answer came about: hit, miss, joined or stale."""
+
+
+class Publications(Protocol):
+    """What is known of the /cvmfs path of an image."""
+
+    async def lookup(self, image: ImageReference, served: Digest) -> ImageStatus | None:
+        """The state of the image that is served for this name; never fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Everything that answering a pull takes; its methods are the handlers."""
+
+    upstreams: UpstreamNames
+    clients: Mapping[str, UpstreamClient]
+    access: Access
+    manifests: ManifestFetcher
+    blobs: BlobFetcher
+    publications: Publications
+    pulls: PullQueue | None
+    """None if nothing is to be published."""
+    limits: SendLimits
+    clock: Callable[[], float] = time.time
+
+    def routes(self) -> list[web.RouteDef]:
+        """Everything to be mounted at the server's root. Writing is not offered, which is a 405."""
+        return [web.get("/v2/", self.ping), web.get("/v2", self.ping), web.get("/v2/{path:.+}", self.pull)]
+
+    async def ping(self, request: web.Request) -> web.Response:
+        """`GET /v2/`: this is a registry, and it wants no credentials."""
+        current_exchange(request).kind = RequestKind.PING
+        return web.json_response({}, headers=API_HEADERS)
+
+    async def pull(self, request: web.Request) -> web.StreamResponse:
+        """A manifest or a blob."""
+        exchange = current_exchange(request)
+        path = request.match_info["path"]
+        exchange.kind = (
+            RequestKind.BLOB if "/blobs/" in path else RequestKind.MANIFEST if "/manifests/" in path else RequestKind.OTHER
+        )
+        namespace = request.query.get("ns")
+        route = parse_path(path, namespace, self.upstreams)
+        if route is None:
+            raise web.HTTPNotFound(text=f"{request.path} is no endpoint that this mirror offers: it serves manifests and blobs")
+        exchange.route = route
+        headers = (
+            {**API_HEADERS, "OCI-Namespace": namespace} if namespace and route.name.registry == namespace else {**API_HEADERS}
+        )
+        if route.kind is Kind.MANIFEST:
+            return await self._manifest(request, exchange, route, headers)
+        return await self._blob(request, exchange, route, headers)
+
+    async def _manifest(self, request: web.Request, exchange: Exchange, route: Route, headers: dict[str, str]) -> web.Response:
+        await self.access.check_manifest(route.name, route.reference)
+        answer = await self.manifests.get(self.clients[route.name.registry], route.name, route.reference)
+        image = ImageReference(route.name, route.reference)
+        hints = hint_headers(await self.publications.lookup(image, answer.digest))
+        exchange.digest, exchange.media_type = str(answer.digest), answer.media_type
+        exchange.cache, exchange.state = answer.result, hints.get(STATE_HEADER, "")
+        self._observe(request, image, answer)
+        headers |= hints
+        headers |= {"Docker-Content-Digest": str(answer.digest), "ETag": f'"{answer.digest}"', CACHE_HEADER: answer.result.value}
+        if request.headers.get("If-None-Match") == headers["ETag"]:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=answer.raw, headers={**headers, "Content-Type": answer.media_type})
+
+    async def _blob(self, request: web.Request, exchange: Exchange, route: Route, headers: dict[str, str]) -> web.StreamResponse:
+        digest = route.reference.digest
+        if digest is None:
+            raise TypeError("a blob is always named by its digest")
+        exchange.digest = str(digest)
+        size = await self.access.check_blob(route.name, digest)
+        headers["Content-Type"] = "application/octet-stream"
+        if request.method == "HEAD" and size is not None:
+            headers |= {"Docker-Content-Digest": str(digest), "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
+            return web.Response(headers={**headers, "Content-Length": str(size)})
+        with self.blobs.fetch(self.clients[route.name.registry], route.name.repository, digest, size) as reader:
+            exchange.cache = reader.result
+            headers[CACHE_HEADER] = reader.result.value
+            sent = await send_blob(request, reader, digest, headers, self.limits)
+        exchange.sent = sent.sent
+        return sent.response
+
+    def _observe(self, request: web.Request, image: ImageReference, answer: ManifestAnswer) -> None:
+        if self.pulls is not None:
+            raw = answer.raw if request.method == "GET" else None
+            self.pulls.put(Pull(self.clock(), image, answer.digest, answer.media_type, raw))

@@ -1,0 +1,126 @@
+"""`/_debark/v1/...`: what scripts and people ask the mirror itself, in JSON.
+
+GET /_debark/v1/images?ref=docker://docker.io/library/debian:12     state of one image
+GET /_debark/v1/repositories                                        the CVMFS repositories and how to mount them
+GET /_debark/v1/repositories/{fqrn}.pub                             the public key that CVMFS clients need, PEM
+GET /healthz                                                        what works and what does not
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from mirror.errors import InvalidInput, NotFound
+from mirror.jobs.model import ImageStatus
+from mirror.jobs.repositories import RepositoryFacts
+from mirror.oci.reference import ImageReference
+from mirror.proxy.routes import UpstreamNames, parse_user_reference
+
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+class ImageStates(Protocol):
+    """Where images stand."""
+
+    async def status(self, image: ImageReference) -> ImageStatus | None:
+        """The state of one name, or None if it was never pulled."""
+
+
+class RepositoryList(Protocol):
+    """Which CVMFS repositories there are."""
+
+    async def all(self) -> list[RepositoryFacts]:
+        """Every repository of this installation."""
+
+
+HealthProbe = Callable[[], Awaitable[str | None]]
+"""None if all is well, else what is wrong in words."""
+
+
+class StatusApi:
+    """The handlers; `cvmfs_url` is where the repositories are served, with `@fqrn@` for the name."""
+
+    def __init__(
+        self,
+        images: ImageStates,
+        repositories: RepositoryList,
+        upstreams: UpstreamNames,
+        cvmfs_url: str,
+        probes: dict[str, HealthProbe],
+    ) -> None:
+        self._images = images
+        self._repositories = repositories
+        self._upstreams = upstreams
+        self._cvmfs_url = cvmfs_url
+        self._probes = probes
+
+    def routes(self) -> list[web.RouteDef]:
+        """Everything to be mounted at the server's root."""
+        return [
+            web.get("/_debark/v1/images", self.image),
+            web.get("/_debark/v1/repositories", self.repositories),
+            web.get("/_debark/v1/repositories/{fqrn}.pub", self.public_key),
+            web.get("/healthz", self.health),
+        ]
+
+    async def image(self, request: web.Request) -> web.Response:
+        """The state of the image named by `ref`; 404 if it was never pulled through this mirror."""
+        text = request.query.get("ref")
+        if not text:
+            raise InvalidInput("which image? add ?ref=docker://<registry>/<repository>:<tag>")
+        image = parse_user_reference(text, request.host, self._upstreams)
+        status = await self._images.status(image)
+        if status is None:
+            raise NotFound(f"{image} was not pulled through this mirror yet; pull it once, and it is unpacked in the background")
+        return web.json_response(_image_document(status), headers=NO_STORE)
+
+    async def repositories(self, request: web.Request) -> web.Response:  # noqa: ARG002 (a handler's signature)
+        """All CVMFS repositories with their revision and what a client needs to mount them."""
+        records = await self._repositories.all()
+        return web.json_response({"repositories": [self._repository_document(record) for record in records]}, headers=NO_STORE)
+
+    async def public_key(self, request: web.Request) -> web.Response:
+        """The master public key of one repository, as CVMFS clients want it in /etc/cvmfs/keys."""
+        fqrn = request.match_info["fqrn"]
+        for record in await self._repositories.all():
+            if record.fqrn == fqrn:
+                return web.Response(text=record.public_key, content_type="application/x-pem-file")
+        raise NotFound(f"{fqrn} is not a repository of this publisher")
+
+    async def health(self, request: web.Request) -> web.Response:  # noqa: ARG002 (a handler's signature)
+        """`ok`, or `degraded` with what is wrong in each part; 200 either way, since pulls are served as long as this answers."""
+        findings = {name: await probe() for name, probe in self._probes.items()}
+        status = "ok" if all(finding is None for finding in findings.values()) else "degraded"
+        parts = {name: finding or "ok" for name, finding in findings.items()}
+        return web.json_response({"status": status, "parts": parts}, headers=NO_STORE)
+
+    def _repository_document(self, record: RepositoryFacts) -> dict[str, Any]:
+        return {
+            "fqrn": record.fqrn,
+            "revision": record.revision,
+            "root_hash": record.root_hash,
+            "server_url": self._cvmfs_url.replace("@fqrn@", record.fqrn),
+            "public_key": record.public_key,
+        }
+
+
+def _image_document(status: ImageStatus) -> dict[str, Any]:
+    publication = status.publication
+    return {
+        "image": str(status.image),
+        "state": status.state.value,
+        "reason": status.reason,
+        "fqrn": publication.fqrn if publication else None,
+        "path": publication.path if publication else None,
+        "revision": publication.revision if publication else None,
+        "manifest": str(status.manifest),
+        "target": str(status.target),
+        "attempts": status.attempts,
+        "next_try": status.next_try,
+        "requested": status.requested,
+        "updated": status.updated,
+        "published": status.published,
+    }
