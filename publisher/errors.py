@@ -19,6 +19,10 @@ class UnsafeLayer(PublishError):
     """An image's content breaks a rule of safety or a limit of the format; it is refused for good, with the reason."""
 
 
+class BrokenLayer(PublishError):
+    """A layer is not what it must be: no tar, cut, of another digest than promised, or not complete in itself; refused for good."""
+
+
 class RepositoryDamaged(PublishError, IntegrityError):
     """Objects, catalogs or named files of a repository are missing, or are not what their hash, size or form promises."""
 

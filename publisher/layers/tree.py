@@ -1,0 +1,148 @@
+"""The tree of one layer, built member by member, with deletions in overlayfs's own form.
+
+Rules: the last member of a name wins, and replaces a whole subtree if only one of the two is a directory; a member wins over a
+deletion of the same name, wherever the two stand in the archive, but hides what lower layers have there; directories that
+only the paths of others imply look as in the lower layers, or else are root's, 0755.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+
+from publisher.cvmfs.entry import Directory, Entry
+from publisher.errors import BrokenLayer, UnsafeLayer
+from publisher.layers import names
+from publisher.layers.limits import LayerLimits
+from publisher.layers.nodes import File, Folder, Node, is_symlink, is_whiteout
+from publisher.layers.resolve import LinkBudget, Walk, find
+from publisher.layers.whiteout import Whiteout, whiteout_entry, with_opaque
+
+_IMPLIED_MODE = stat.S_IFDIR | 0o755
+
+
+class LayerTree:
+    """Takes members in the archive's order. Raises UnsafeLayer and BrokenLayer; both name the member."""
+
+    def __init__(self, limits: LayerLimits, lower: Callable[[], Directory] | None) -> None:
+        """lower: gives the merged tree of the layers below; called at most once, and only if the layer needs it."""
+        self._limits = limits
+        self._lower = lower
+        self._lower_tree: Directory | None = None
+        self._root = Folder()
+        self._names = 0
+        self._budget = LinkBudget(8 * limits.entries)
+
+    def add_directory(self, path: names.Path, attributes: Entry) -> None:
+        """A directory; of one that is there already only the attributes change."""
+        if not path:
+            self._root.attributes = attributes
+            return
+        parent = self._open(path[:-1])
+        existing = parent.children.get(path[-1])
+        if isinstance(existing, Folder):
+            existing.attributes = attributes
+        else:
+            self._put(parent, path, Folder(attributes, opaque=is_whiteout(existing)))
+
+    def add(self, path: names.Path, node: File | Entry) -> None:
+        """Anything that is not a directory, in the place of whatever has the name."""
+        if not path:
+            raise BrokenLayer("the layer's root is not a directory")
+        self._put(self._open(path[:-1]), path, node)
+
+    def add_hard_link(self, path: names.Path, target: names.Path) -> None:
+        """Another name for what `target` is, in this layer so far or else in the lower ones."""
+        found = find(self._root, None, target, self._budget) or find(self._root, self._below(), target, self._budget)
+        if found is None:
+            raise BrokenLayer(f"'{names.shown(path)}' is a hard link to '{names.shown(target)}', which does not exist")
+        if isinstance(found, Folder | Directory):
+            raise BrokenLayer(f"'{names.shown(path)}' is a hard link to '{names.shown(target)}', which is a directory")
+        self.add(path, found)
+
+    def add_whiteout(self, whiteout: Whiteout) -> None:
+        """Hide one name of the lower layers, or all that they have in a directory."""
+        folder = self._open(whiteout.parent)
+        if whiteout.name is None:
+            folder.opaque = True
+            return
+        existing = folder.children.get(whiteout.name)
+        if isinstance(existing, Folder):
+            existing.opaque = True
+        elif existing is None:
+            self._put(folder, (*whiteout.parent, whiteout.name), whiteout_entry())
+
+    def finish(self) -> tuple[Directory, int]:
+        """The tree, and how many names it has; once the intake of all its files is finished."""
+        lower = self._below() if _has_implied(self._root) else None
+        self._names = 0
+        return self._finished(self._root, lower, 0), self._names
+
+    def _below(self) -> Directory | None:
+        if self._lower_tree is None and self._lower is not None:
+            self._lower_tree = self._lower()
+        return self._lower_tree
+
+    def _put(self, parent: Folder, path: names.Path, node: Node) -> None:
+        self._names += 1
+        if self._names > self._limits.entries:
+            raise UnsafeLayer(f"the layer makes more than the {self._limits.entries} names that are allowed")
+        parent.children[path[-1]] = node
+
+    def _open(self, path: names.Path) -> Folder:
+        """The directory of this path, made where it lacks, links of this layer followed inside the root."""
+        walk = Walk(path, self._budget)
+        stack = [self._root]
+        for component in walk:
+            if component == b"..":
+                del stack[max(1, len(stack) - 1) :]
+                continue
+            child = stack[-1].children.get(component)
+            if isinstance(child, Folder):
+                stack.append(child)
+            elif child is None or is_whiteout(child):
+                names.split(component, self._limits, "directory")
+                if names.is_reserved(component):
+                    raise UnsafeLayer(
+                        f"'{names.shown(path)}' leads through a link to the reserved name '{names.shown(component)}'"
+                    )
+                implied = Folder(opaque=child is not None)
+                self._put(stack[-1], (component,), implied)
+                stack.append(implied)
+            elif isinstance(child, Entry) and is_symlink(child):
+                if walk.follow(child):
+                    del stack[1:]
+            else:
+                raise BrokenLayer(
+                    f"'{names.shown(path)}' is the path of a member, but '{names.shown(component)}' is no directory"
+                )
+            if len(stack) > self._limits.depth:
+                raise UnsafeLayer(f"'{names.shown(path)}' leads more than {self._limits.depth} levels deep")
+        return stack[-1]
+
+    def _finished(self, folder: Folder, lower: Directory | None, length: int) -> Directory:
+        attributes = folder.attributes
+        if attributes is None:
+            attributes = lower.entry if lower is not None else Entry(mode=_IMPLIED_MODE)
+        if folder.opaque:
+            attributes = replace(attributes, xattrs=with_opaque(attributes.xattrs))
+            lower = None
+        children: dict[bytes, Directory | Entry] = {}
+        for name, child in folder.children.items():
+            if length + len(name) > self._limits.path_bytes:
+                raise UnsafeLayer(f"a path that ends in '{names.shown(name)}' has more than {self._limits.path_bytes} bytes")
+            if isinstance(child, Folder):
+                below = lower.children.get(name) if lower is not None else None
+                below = below if isinstance(below, Directory) else None
+                children[name] = self._finished(child, below, length + len(name) + 1)
+            else:
+                children[name] = child.entry() if isinstance(child, File) else child
+        self._names += len(children)
+        return Directory(attributes, children)
+
+
+def _has_implied(folder: Folder) -> bool:
+    return folder.attributes is None or any(
+        _has_implied(child) for child in folder.children.values() if isinstance(child, Folder)
+    )

@@ -1,0 +1,176 @@
+"""A repository's storage as a local directory that any web server can serve. Repository format, section 2.
+
+    <root>/.cvmfspublished, .cvmfswhitelist, .cvmfsreflog ...   the named files
+    <root>/data/00 .. data/ff/<38 hex digits><marker><letter>   objects
+    <root>/data/txn/                                            files on their way in, on the same file system
+
+A file is written in data/txn and renamed into its place, so a reader sees it complete or not at all. Objects are not synced one
+by one: `flush` syncs the file system once, before the manifest that names them is written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import itertools
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mirror.errors import InvalidInput, NotFound, StorageFull, Unavailable
+from publisher.cvmfs.hash import ContentHash, ObjectKind
+from publisher.objects.store import StoredObject
+
+_OBJECT_NAME = re.compile(r"([0-9a-f]{38})(-rmd160|-shake128|)([A-Z]?)", re.ASCII)
+_KINDS = {kind.value: kind for kind in ObjectKind}
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SERVABLE_FILE = 0o644
+_SERVABLE_DIRECTORY = 0o755
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class LocalObjectStore:
+    """The object store protocol on a local directory; safe for several threads, and for readers in other processes."""
+
+    def __init__(self, root: Path) -> None:
+        """Open the storage below `root`; its directories are made where they lack. Raises StorageFull, Unavailable."""
+        self._root = root
+        self._data = f"{os.fspath(root)}/data"
+        self._staging = f"{self._data}/txn"
+        self._serial = itertools.count()
+        with self._failures(f"the repository storage {root} cannot be set up"):
+            for directory in (root, root / "data", root / "data/txn", *(root / f"data/{number:02x}" for number in range(256))):
+                if not directory.is_dir():
+                    directory.mkdir(parents=True, exist_ok=True)
+                    directory.chmod(_SERVABLE_DIRECTORY)
+
+    def get(self, content: ContentHash, kind: ObjectKind) -> bytes:
+        """The stored (compressed) bytes, not yet verified. Raises NotFound, Unavailable."""
+        return self._read(content.object_path(kind))
+
+    def read_file(self, name: str) -> bytes:
+        """A named file of the repository's root. Raises NotFound, Unavailable."""
+        return self._read(_plain(name))
+
+    def put(self, content: ContentHash, kind: ObjectKind, stored: bytes | memoryview) -> bool:
+        """Store the object unless it is there; whether it was new.
+
+        An object that is there with another size was torn by a power failure and is replaced. Raises StorageFull, Unavailable.
+        """
+        target = self._path(content, kind)
+        with self._failures(f"object {content} cannot be stored in {self._root}"):
+            try:
+                if os.stat(target).st_size == len(stored):  # noqa: PTH116 (Path costs as much as the call, for every object)
+                    return False
+            except FileNotFoundError:
+                pass
+            self._replace(target, stored, durable=False)
+        return True
+
+    def contains(self, content: ContentHash, kind: ObjectKind) -> bool:
+        """Whether the object is there. Raises Unavailable."""
+        with self._failures(f"object {content} cannot be looked up in {self._root}"):
+            return Path(self._path(content, kind)).exists()
+
+    def delete(self, content: ContentHash, kind: ObjectKind) -> None:
+        """Remove the object; no error if it is gone already. Raises Unavailable."""
+        with self._failures(f"object {content} cannot be removed from {self._root}"), suppress(FileNotFoundError):
+            Path(self._path(content, kind)).unlink()
+
+    def objects(self) -> Iterator[StoredObject]:
+        """Every object, in no particular order; files that are none are passed over. Raises Unavailable."""
+        for number in range(256):
+            prefix = f"{number:02x}"
+            with self._failures(f"the objects of {self._root} cannot be listed"), os.scandir(f"{self._data}/{prefix}") as files:
+                for file in files:
+                    match = _OBJECT_NAME.fullmatch(file.name)
+                    if match is None or match[3] not in _KINDS:
+                        continue
+                    try:
+                        status = file.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue  # deleted meanwhile
+                    content = ContentHash.parse(prefix + match[1] + match[2])
+                    yield StoredObject(content, _KINDS[match[3]], status.st_size, status.st_mtime)
+
+    def write_file(self, name: str, data: bytes) -> None:
+        """Replace a named file atomically and durably. Raises StorageFull, Unavailable."""
+        target = f"{self._root}/{_plain(name)}"
+        with self._failures(f"{target} cannot be written"):
+            self._replace(target, data, durable=True)
+            descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def flush(self) -> None:
+        """Return once everything put so far survives a power failure (syncfs). Raises StorageFull, Unavailable."""
+        with self._failures(f"{self._root} cannot be written to disk"):
+            descriptor = os.open(self._data, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                if _libc.syncfs(descriptor) != 0:
+                    number = ctypes.get_errno()
+                    raise OSError(number, os.strerror(number))
+            finally:
+                os.close(descriptor)
+
+    def remove_leftovers(self, older_than: float) -> int:
+        """Delete what killed writers left in data/txn more than `older_than` seconds ago; how many files. Raises Unavailable."""
+        removed = 0
+        with self._failures(f"{self._staging} cannot be cleaned"), os.scandir(self._staging) as files:
+            for file in files:
+                with suppress(FileNotFoundError):
+                    if file.stat(follow_symlinks=False).st_mtime < time.time() - older_than:
+                        Path(file.path).unlink()
+                        removed += 1
+        return removed
+
+    def _path(self, content: ContentHash, kind: ObjectKind) -> str:
+        return f"{self._root}/{content.object_path(kind)}"
+
+    def _read(self, name: str) -> bytes:
+        path = f"{self._root}/{name}"
+        with self._failures(f"{path} cannot be read"):
+            try:
+                return Path(path).read_bytes()
+            except FileNotFoundError as error:
+                raise NotFound(f"{path} does not exist") from error
+
+    def _replace(self, target: str, data: bytes | memoryview, *, durable: bool) -> None:
+        temporary = f"{self._staging}/{os.getpid()}.{next(self._serial)}"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _SERVABLE_FILE)
+        try:
+            try:
+                os.fchmod(descriptor, _SERVABLE_FILE)  # whatever the umask: a web server must read it
+                remaining = memoryview(data)
+                while remaining:
+                    remaining = remaining[os.write(descriptor, remaining) :]
+                if durable:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(temporary, target)  # noqa: PTH104 (as above)
+        except BaseException:
+            with suppress(OSError):
+                Path(temporary).unlink()
+            raise
+
+    @contextmanager
+    def _failures(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _FULL:
+                raise StorageFull(f"{what}: no space left on its file system; free some, or move the storage") from error
+            raise Unavailable(f"{what}: {error.strerror or error}") from error
+
+
+def _plain(name: str) -> str:
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise InvalidInput(f"'{name[:80]}' is not the name of a file in a repository's root")
+    return name

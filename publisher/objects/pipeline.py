@@ -1,0 +1,226 @@
+"""From content to stored objects: chunk, compress, hash, put, on as many threads as there are cores.
+
+The thread that reads a layer hands over content and gets tickets; worker threads do the rest while it reads on. Bytes on their
+way are bounded over all layers that share the pipeline; small files travel in batches, since handing one over costs as much as
+compressing a kilobyte. Compression, hashing and file system calls release the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from mirror.errors import InvalidInput
+from publisher.cvmfs.entry import Chunk
+from publisher.cvmfs.hash import ContentHash, ObjectKind
+from publisher.objects.compress import Compressor
+from publisher.objects.store import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineLimits:
+    """All in bytes, but for the threads."""
+
+    chunk_above: int = 8 << 20
+    """A larger file is stored in chunks, a smaller or equal one as one object."""
+    chunk_size: int = 8 << 20
+    bytes_in_flight: int = 64 << 20
+    """Content that was handed over and is not yet stored, of all layers together."""
+    batch: int = 256 << 10
+    """Small files are handed over together until they have this much content."""
+    batch_files: int = 64
+    threads: int = len(os.sched_getaffinity(0))
+
+    def __post_init__(self) -> None:
+        """Raises InvalidInput where one piece could never fit in."""
+        if min(self.chunk_above, self.chunk_size, self.batch, self.batch_files, self.threads) < 1:
+            raise InvalidInput("sizes, batches and threads of the object pipeline must be at least 1")
+        if self.bytes_in_flight < max(self.chunk_size, self.chunk_above, self.batch) * 2:
+            raise InvalidInput("bytes_in_flight must be at least twice chunk_size, chunk_above and batch")
+
+
+class Ticket:
+    """Content that was handed over. What it became is known once its intake is finished."""
+
+    __slots__ = ("_pieces", "content", "size")
+
+    def __init__(self, size: int, pieces: int) -> None:
+        """Content of `size` bytes, in one piece (pieces = 0) or in chunks."""
+        self.size = size
+        self.content: ContentHash | None = None
+        """Hash of the object; stays None for a chunked file."""
+        self._pieces: list[Chunk | None] | None = [None] * pieces if pieces else None
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """Chunks of a chunked file in their order; empty for others."""
+        return tuple(chunk for chunk in self._pieces or () if chunk is not None)
+
+    def settle(self, piece: int, offset: int, size: int, content: ContentHash) -> None:
+        """Note what one piece became; each piece exactly once, from any thread."""
+        if self._pieces is None:
+            self.content = content
+        else:
+            self._pieces[piece] = Chunk(offset, size, content)
+
+    @property
+    def kind(self) -> ObjectKind:
+        """What the pieces are stored as."""
+        return ObjectKind.DATA if self._pieces is None else ObjectKind.CHUNK
+
+
+@dataclass(slots=True)
+class _Piece:
+    ticket: Ticket
+    number: int
+    offset: int
+    data: bytes
+
+
+class Pipeline:
+    """Worker threads, one compressor and one store, shared by all layers in work. To be closed, or used in a `with`."""
+
+    def __init__(self, store: ObjectStore, compressor: Compressor, limits: PipelineLimits) -> None:
+        self._store = store
+        self._compressor = compressor
+        self._limits = limits
+        self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="objects")
+        self._budget = _Budget(limits.bytes_in_flight)
+
+    def intake(self) -> Intake:
+        """A way in for the files of one layer, to be used by one thread in a `with`. Its failures do not touch other layers."""
+        return Intake(self._pool, self._budget, self._limits, self._keep)
+
+    def close(self) -> None:
+        """End the worker threads, once they have done what they were given."""
+        self._pool.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _keep(self, piece: _Piece) -> None:
+        stored = memoryview(self._compressor.compress(piece.data))
+        content = ContentHash.of(stored)
+        self._store.put(content, piece.ticket.kind, stored)
+        piece.ticket.settle(piece.number, piece.offset, len(piece.data), content)
+
+
+class Intake:
+    """Takes the files of one layer. Leaving the `with` block waits for all of them, or drops what waits if the block failed."""
+
+    def __init__(self, pool: ThreadPoolExecutor, budget: _Budget, limits: PipelineLimits, keep: Callable[[_Piece], None]) -> None:
+        """Not to be called directly: `Pipeline.intake` is."""
+        self._pool = pool
+        self._budget = budget
+        self._limits = limits
+        self._keep = keep
+        self._batch: list[_Piece] = []
+        self._batch_bytes = 0
+        self._running: deque[tuple[Future[None], int]] = deque()
+        self._stopped = False
+
+    def add(self, size: int, read: Callable[[int], bytes]) -> Ticket:
+        """Take a file of `size` bytes; `read` gives exactly as many of its next bytes as it is asked for.
+
+        A file that is chunked is read and handed over chunk by chunk. Raises what `read` raises, and the first failure of the
+        store (StorageFull, Unavailable), be it of an earlier file.
+        """
+        step = self._limits.chunk_size
+        if size <= max(step, self._limits.chunk_above):
+            ticket = Ticket(size, 0)
+            self._batch.append(_Piece(ticket, 0, 0, read(size)))
+            self._batch_bytes += size
+            if self._batch_bytes >= self._limits.batch or len(self._batch) >= self._limits.batch_files:
+                self._hand_over()
+            return ticket
+        self._hand_over()
+        ticket = Ticket(size, -(-size // step))
+        for number, offset in enumerate(range(0, size, step)):
+            length = min(step, size - offset)
+            self._budget.take(length)
+            try:
+                piece = _Piece(ticket, number, offset, read(length))
+            except BaseException:
+                self._budget.give_back(length)
+                raise
+            self._submit([piece], length)
+        return ticket
+
+    def finish(self) -> None:
+        """Return when everything taken so far is stored. Raises the first failure of the store."""
+        self._hand_over()
+        while self._running:
+            self._running.popleft()[0].result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self.finish()
+        finally:
+            self._abandon()
+
+    def _hand_over(self) -> None:
+        if self._batch:
+            batch, size = self._batch, self._batch_bytes
+            self._batch, self._batch_bytes = [], 0
+            self._budget.take(size)
+            self._submit(batch, size)
+
+    def _submit(self, pieces: list[_Piece], size: int) -> None:
+        self._running.append((self._pool.submit(self._work, pieces, size), size))
+        while self._running and (self._stopped or self._running[0][0].done()):
+            self._running.popleft()[0].result()
+
+    def _work(self, pieces: list[_Piece], size: int) -> None:
+        done = False
+        try:
+            for piece in pieces:
+                if self._stopped:
+                    return
+                self._keep(piece)
+            done = True
+        finally:
+            self._stopped = self._stopped or not done
+            self._budget.give_back(size)
+
+    def _abandon(self) -> None:
+        """Let nothing of a failed layer run on: what has not begun is dropped, what runs is awaited."""
+        if not self._running:
+            return
+        self._stopped = True
+        for future, size in self._running:
+            if future.cancel():
+                self._budget.give_back(size)
+        wait([future for future, _ in self._running])
+        self._running.clear()
+
+
+class _Budget:
+    """Bytes that may be on their way at the same time."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> None:
+        with self._changed:
+            while self._free < size:
+                self._changed.wait()
+            self._free -= size
+
+    def give_back(self, size: int) -> None:
+        with self._changed:
+            self._free += size
+            self._changed.notify_all()
