@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import URL, Table, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -62,7 +62,12 @@ class Database:
         url = _checked_url(settings.url)
         self.dialect: str = url.get_backend_name()
         self._name = url.render_as_string(hide_password=True)
-        self._engine = _create_engine(url, settings)
+        try:
+            self._engine = _create_engine(url, settings)
+        except (ModuleNotFoundError, NoSuchModuleError) as error:
+            raise InvalidInput(f"the driver for {url.drivername} is not installed: pip install 'debark[postgresql]'") from error
+        except InvalidRequestError as error:
+            raise InvalidInput(f"the driver for {url.drivername} cannot be used: {_first_line(error)}") from error
         # SQLite has one writer at a time and makes the others poll for the lock; inside a process they can queue up instead.
         self._writer = asyncio.Lock() if self.dialect == SQLITE else contextlib.nullcontext()
 
@@ -135,10 +140,7 @@ def _create_engine(url: URL, settings: DatabaseSettings) -> AsyncEngine:
     arguments = {}
     if url.drivername == _DRIVERS[POSTGRESQL]:
         arguments = {"timeout": settings.wait_seconds, "command_timeout": settings.wait_seconds}
-    try:
-        return create_async_engine(url, connect_args=arguments, pool_pre_ping=True, **pool)
-    except (ModuleNotFoundError, NoSuchModuleError) as error:
-        raise InvalidInput(f"the driver for {url.drivername} is not installed: pip install 'debark[postgresql]'") from error
+    return create_async_engine(url, connect_args=arguments, pool_pre_ping=True, **pool)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

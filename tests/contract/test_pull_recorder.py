@@ -1,0 +1,290 @@
+"""From the requests that real clients send to the jobs and the records of use that follow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from mirror.jobs.model import Publication, PublishRequest
+from mirror.jobs.queue import Queue
+from mirror.jobs.statuses import Statuses
+from mirror.jobs.usage import Usage, Use
+from mirror.observe.events import Pull, PullQueue
+from mirror.observe.recorder import Recorder
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST, Platform
+from mirror.oci.reference import ImageReference, RepositoryName
+from mirror.state.engine import Database
+from mirror.store.tags import TagRecord, Tags
+from tests.support.state import Clock, SwitchedDatabase
+
+TINY = RepositoryName.of("docker.io", "tiny")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A manifest or index as a registry holds it."""
+
+    media_type: str
+    raw: bytes
+
+    @property
+    def digest(self) -> Digest:
+        return Digest.of(self.raw)
+
+
+def _image(name: str) -> Document:
+    descriptor = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": str(Digest.of(name.encode())), "size": 2}
+    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor, "layers": []}
+    return Document(OCI_MANIFEST, json.dumps(document).encode())
+
+
+def _index(**platforms: Document) -> Document:
+    manifests = [
+        {
+            "mediaType": image.media_type,
+            "digest": str(image.digest),
+            "size": len(image.raw),
+            "platform": {"os": "linux", "architecture": architecture},
+        }
+        for architecture, image in platforms.items()
+    ]
+    return Document(OCI_INDEX, json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}).encode())
+
+
+AMD64, ARM64 = _image("amd64"), _image("arm64")
+MULTI = _index(arm64=ARM64, amd64=AMD64)
+
+
+class Mirror:
+    """What the handlers do with a manifest request, and what the recorder makes of it."""
+
+    def __init__(self, database: Database, clock: Clock, pulls: PullQueue) -> None:
+        self.clock = clock
+        self.pulls = pulls
+        self.tags = Tags(database)
+        self.queue = Queue(database, clock=clock)
+        self.statuses = Statuses(database)
+        self.usage = Usage(database)
+        self.recorder = Recorder(
+            pulls,
+            queue=self.queue,
+            statuses=self.statuses,
+            tags=self.tags,
+            usage=self.usage,
+            platforms=[Platform("linux", "amd64")],
+            batch=3,
+            retry_seconds=0.01,
+            timer=clock,
+        )
+
+    async def head(self, tag: str, document: Document) -> None:
+        """HEAD by tag."""
+        await self._resolve(tag, document)
+        self._serve(f"{TINY}:{tag}", document, None)
+
+    async def get(self, tag: str, document: Document) -> None:
+        """GET by tag."""
+        await self._resolve(tag, document)
+        self._serve(f"{TINY}:{tag}", document, document.raw)
+
+    def get_digest(self, document: Document) -> None:
+        """GET by digest."""
+        self._serve(f"{TINY}@{document.digest}", document, document.raw)
+
+    async def _resolve(self, tag: str, document: Document) -> None:
+        await self.tags.put(TINY, tag, TagRecord(document.digest, document.media_type, len(document.raw), self.clock()))
+
+    def _serve(self, image: str, document: Document, raw: bytes | None) -> None:
+        assert self.pulls.put(Pull(self.clock(), ImageReference.parse(image), document.digest, document.media_type, raw))
+        self.clock.advance(1)
+
+    async def requests(self) -> list[PublishRequest]:
+        """Record everything and return what a publisher is asked to do, tags first."""
+        assert await self.recorder.drain(20) == 0
+        requests = [request for job in await self.queue.claim("p1", 100, 60.0) for request in job.requests]
+        return sorted(requests, key=lambda request: (request.image.reference.tag is None, str(request.image)))
+
+
+@pytest.fixture
+def mirror(database: Database, clock: Clock) -> Mirror:
+    return Mirror(database, clock, PullQueue())
+
+
+@contextlib.asynccontextmanager
+async def _running(recorder: Recorder) -> AsyncIterator[None]:
+    task = asyncio.create_task(recorder.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _until_empty(pulls: PullQueue) -> None:
+    for _ in range(2000):
+        if not len(pulls):
+            return
+        await asyncio.sleep(0.005)
+    pytest.fail("the recorder does not work")
+
+
+def _named(reference: str, target: Document, manifest: Document) -> PublishRequest:
+    separator = "@" if ":" in reference else ":"
+    return PublishRequest(ImageReference.parse(f"{TINY}{separator}{reference}"), target.digest, manifest.digest)
+
+
+async def test_apptainer_gets_a_tag(mirror: Mirror) -> None:
+    await mirror.get("1", AMD64)
+    assert await mirror.requests() == [_named("1", AMD64, AMD64)]
+
+
+async def test_skopeo_and_podman_get_a_tag_then_the_image_of_the_index(mirror: Mirror) -> None:
+    await mirror.get("1", MULTI)
+    mirror.get_digest(AMD64)
+    assert await mirror.requests() == [_named("1", MULTI, AMD64)]
+
+
+async def test_docker_and_containerd_ask_for_the_tag_by_head_and_get_by_digest(mirror: Mirror) -> None:
+    await mirror.head("1", MULTI)
+    mirror.get_digest(MULTI)
+    mirror.get_digest(AMD64)
+    assert await mirror.requests() == [_named("1", MULTI, AMD64)]
+
+
+async def test_docker_gets_a_second_tag_of_the_same_image_right_after_the_first(mirror: Mirror) -> None:
+    for tag in ("1", "latest"):
+        await mirror.head(tag, AMD64)
+        mirror.get_digest(AMD64)
+    assert await mirror.requests() == [_named("1", AMD64, AMD64), _named("latest", AMD64, AMD64)]
+
+
+async def test_another_platform_gets_its_digest_as_name_besides_the_tags_own_platform(mirror: Mirror) -> None:
+    await mirror.get("1", MULTI)
+    mirror.get_digest(ARM64)
+    assert await mirror.requests() == [_named("1", MULTI, AMD64), _named(str(ARM64.digest), ARM64, ARM64)]
+
+
+async def test_an_image_that_is_only_known_by_digest_gets_that_name(mirror: Mirror) -> None:
+    mirror.get_digest(MULTI)
+    mirror.get_digest(AMD64)
+    assert await mirror.requests() == [_named(str(MULTI.digest), MULTI, AMD64)]
+
+
+async def test_looking_is_not_pulling(mirror: Mirror) -> None:
+    await mirror.head("1", AMD64)
+    assert await mirror.requests() == []
+
+
+async def test_a_manifest_that_cannot_be_read_does_not_stop_the_next_one(mirror: Mirror) -> None:
+    await mirror.get("broken", Document(OCI_MANIFEST, b'{"config": 7}'))
+    await mirror.get("1", AMD64)
+    assert await mirror.requests() == [_named("1", AMD64, AMD64)]
+
+
+async def test_a_tag_that_moves_and_moves_back_is_followed_each_time(mirror: Mirror) -> None:
+    for document in (AMD64, ARM64, AMD64):
+        await mirror.get("1", document)
+    requests = await mirror.requests()
+    assert _named("1", AMD64, AMD64) in requests
+    assert _named("1", ARM64, ARM64) not in requests
+
+
+async def test_use_is_the_last_pull_or_head_and_each_pull_counts_once(mirror: Mirror) -> None:
+    for _ in range(2):
+        await mirror.head("1", MULTI)
+        mirror.get_digest(MULTI)
+        mirror.get_digest(AMD64)
+    await mirror.requests()
+    assert await mirror.usage.of(AMD64.digest) == Use(mirror.clock() - 1, 2)
+    mirror.clock.advance(3600)
+    await mirror.head("1", MULTI)
+    await mirror.requests()
+    assert await mirror.usage.of(AMD64.digest) == Use(mirror.clock() - 1, 2)
+
+
+async def test_a_name_that_is_pulled_all_the_time_is_not_judged_all_the_time(mirror: Mirror, database: SwitchedDatabase) -> None:
+    await mirror.get("1", AMD64)
+    await mirror.requests()
+    uses = database.uses
+    for _ in range(3):
+        mirror._serve(f"{TINY}:1", AMD64, AMD64.raw)
+    await mirror.recorder.drain(20)
+    assert database.uses == uses + 1, "one record of use for all"
+
+
+async def test_a_refused_image_is_judged_again_when_it_is_pulled_much_later(mirror: Mirror) -> None:
+    await mirror.get("1", AMD64)
+    [request] = await mirror.requests()
+    await mirror.queue.refused("p1", AMD64.digest, "too big")
+    mirror.clock.advance(2 * 24 * 3600)
+    await mirror.get("1", AMD64)
+    assert await mirror.requests() == [request]
+
+
+async def test_pulls_wait_while_the_database_is_away_and_none_that_was_accepted_is_lost(
+    database: SwitchedDatabase, clock: Clock
+) -> None:
+    mirror = Mirror(database, clock, PullQueue(pulls=20))
+    documents = [_image(str(number)) for number in range(25)]
+    async with _running(mirror.recorder):
+        database.away = True
+        accepted = [
+            mirror.pulls.put(Pull(1.0, ImageReference.parse(f"tiny:{number}"), document.digest, OCI_MANIFEST, document.raw))
+            for number, document in enumerate(documents)
+        ]
+        assert accepted == [True] * 20 + [False] * 5
+        await asyncio.sleep(0.05)
+        assert len(mirror.pulls) == 20
+        database.away = False
+        await _until_empty(mirror.pulls)
+    jobs = await mirror.queue.claim("p1", 100, 60.0)
+    assert {job.manifest for job in jobs} == {document.digest for document in documents[:20]}
+    assert mirror.pulls.dropped == 5
+
+
+async def test_a_database_that_goes_away_in_the_middle_loses_nothing(database: SwitchedDatabase, clock: Clock) -> None:
+    mirror = Mirror(database, clock, PullQueue())
+    for number in range(6):
+        await mirror.get(str(number), _image(str(number)))
+
+    enqueue, calls = mirror.queue.enqueue, 0
+
+    async def flaky(request: PublishRequest) -> bool:
+        nonlocal calls
+        calls += 1
+        database.away = calls % 2 == 0
+        try:
+            return await enqueue(request)
+        finally:
+            database.away = False
+
+    mirror.queue.enqueue = flaky  # type: ignore[method-assign]
+    async with _running(mirror.recorder):
+        await _until_empty(mirror.pulls)
+    assert len(await mirror.queue.claim("p1", 100, 60.0)) == 6
+
+
+async def test_what_cannot_be_recorded_before_the_end_is_counted(mirror: Mirror, database: SwitchedDatabase) -> None:
+    await mirror.get("1", AMD64)
+    database.away = True
+    assert await mirror.recorder.drain(0.1) == 1
+    database.away = False
+    assert await mirror.requests() == [_named("1", AMD64, AMD64)]
+
+
+async def test_publication_makes_no_new_job_of_the_next_pull(mirror: Mirror) -> None:
+    await mirror.get("1", MULTI)
+    [request] = await mirror.requests()
+    publication = Publication("one.example.org", "/cvmfs/one.example.org/docker.io/library/tiny:1", 2)
+    await mirror.queue.published("p1", request.manifest, "one.example.org", {request.image: publication}, [])
+    mirror.clock.advance(3600)
+    await mirror.get("1", MULTI)
+    mirror.get_digest(AMD64)
+    assert await mirror.requests() == []
