@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from mirror.config.models import Config, UpstreamSettings
-from mirror.config.values import Unit
+from mirror.config.values import DURATION, Unit
 from mirror.errors import InvalidInput
 
 Place = tuple[str | int, ...]
@@ -122,7 +122,8 @@ def allowed_text(field: FieldInfo) -> str:
     high = next((item.le for item in field.metadata if isinstance(item, Le)), None)
     unit = next((item for item in field.metadata if isinstance(item, Unit)), None)
     if unit is not None:
-        return f"a {unit.name} from {unit.show(low)} to {unit.show(high)}"  # type: ignore[arg-type]
+        whole = " in whole seconds" if annotation is int and unit is DURATION else ""
+        return f"a {unit.name} from {unit.show(low)} to {unit.show(high)}{whole}"  # type: ignore[arg-type]
     if annotation in (int, float):
         return f"a {'whole ' if annotation is int else ''}number from {low} to {high}"
     shortest = next((item.min_length for item in field.metadata if isinstance(item, MinLen)), 0)

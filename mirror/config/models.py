@@ -8,29 +8,32 @@ An empty text stands for "derived from other settings"; the property of the same
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mirror.config.values import (
+    Compressor,
     Count,
+    DatabaseUrl,
     Duration,
     FilePath,
     Flag,
     Fqrn,
-    Host,
+    HostPattern,
     HttpUrl,
     Listen,
-    Number,
     OptionalHttpUrl,
+    PlatformName,
+    RegistryName,
     Size,
+    WholeSeconds,
     parse_listen,
 )
-from mirror.errors import InvalidInput
-from mirror.oci.manifest import Platform
 from mirror.oci.reference import DOCKER_HUB, canonical_registry
+from mirror.state.engine import sqlite_url
+from mirror.upstream.presets import PRESETS
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 Table = dict[str, Any]
@@ -45,22 +48,6 @@ def default_data_directory() -> Path:
     """`$XDG_DATA_HOME/debark`, or `~/.local/share/debark`."""
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "debark"
-
-
-def _platform(text: str) -> str:
-    try:
-        return str(Platform.parse(text))
-    except InvalidInput as error:
-        raise ValueError("a platform: os/architecture[/variant], such as linux/amd64") from error
-
-
-def _state_url(text: str) -> str:
-    """Checked as far as it concerns secrets; what the database layer can open, it says itself."""
-    if "://" not in text and text:
-        raise ValueError("a database URL such as postgresql://debark@db.example.org/debark")
-    if re.search(r"//[^/@]*:[^/@]*@", text) or "password=" in text.lower():
-        raise ValueError("a database URL without a password; put the password into a file and name it with 'password_file'")
-    return text
 
 
 class Section(BaseModel):
@@ -86,15 +73,25 @@ class StoreSettings(Section):
     """[store]: cached content on disk."""
 
     min_free: Size = Field(default=2 * GIB, ge=0, le=1 << 50)
-    max_blob: Size = Field(default=64 * GIB, ge=MIB, le=1 << 42)
+
+
+class FetchSettings(Section):
+    """[fetch]: getting content from upstreams, for all of them together."""
+
+    max_connections: Count = Field(default=256, ge=1, le=10_000)
+    max_fills: Count = Field(default=1000, ge=1, le=100_000)
+    max_blob: Size = Field(default=100 * GIB, ge=MIB, le=1 << 43)
     max_manifest: Size = Field(default=4 * MIB, ge=64 * KIB, le=64 * MIB)
-    chunk: Size = Field(default=256 * KIB, ge=4 * KIB, le=16 * MIB)
+    attempts: Count = Field(default=10, ge=1, le=100)
+    longest_pause: Duration = Field(default=10.0, ge=0.1, le=10 * MINUTE)
+    max_resumes: Count = Field(default=100, ge=0, le=10_000)
+    disk_threads: Count = Field(default=8, ge=1, le=256)
 
 
 class StateSettings(Section):
     """[state]: the SQL database of names and jobs."""
 
-    url: Annotated[str, AfterValidator(_state_url)] = Field(default="", max_length=1000)
+    url: DatabaseUrl = Field(default="", max_length=1000)
     password_file: str = Field(default="", max_length=4000)
     connections: Count = Field(default=5, ge=1, le=100)
     wait: Duration = Field(default=10.0, ge=0.1, le=5 * MINUTE)
@@ -103,7 +100,16 @@ class StateSettings(Section):
 class TagSettings(Section):
     """[tags]: how long the answer of an upstream for a tag is good."""
 
-    ttl: Duration = Field(default=60.0, ge=0, le=30 * DAY)
+    ttl: Duration = Field(default=MINUTE, ge=0, le=30 * DAY)
+
+
+class MemorySettings(Section):
+    """[memory]: what is kept in memory in front of the state database, and what may wait there to be recorded."""
+
+    tags: Count = Field(default=20_000, ge=100, le=10_000_000)
+    links: Count = Field(default=50_000, ge=100, le=10_000_000)
+    pulls: Count = Field(default=10_000, ge=10, le=1_000_000)
+    pulls_size: Size = Field(default=64 * MIB, ge=8 * MIB, le=4 * GIB)
 
 
 class UpstreamSettings(Section):
@@ -111,51 +117,55 @@ class UpstreamSettings(Section):
 
     enabled: Flag = True
     url: HttpUrl
-    aliases: tuple[Host, ...] = Field(default=(), max_length=32)
-    trusted_hosts: tuple[str, ...] = Field(default=(), max_length=64)
+    aliases: tuple[RegistryName, ...] = Field(default=(), max_length=32)
+    trusted_hosts: tuple[HostPattern, ...] = Field(default=(), max_length=64)
     allow_private_addresses: Flag = False
     username: str = Field(default="", max_length=255)
     password_file: str = Field(default="", max_length=4000)
     private: Literal["refuse", "serve"] = "refuse"
-    concurrency: Count = Field(default=16, ge=1, le=1000)
+    max_transfers: Count = Field(default=16, ge=1, le=1000)
+    attempts: Count = Field(default=3, ge=1, le=20)
     connect_timeout: Duration = Field(default=5.0, ge=0.1, le=5 * MINUTE)
-    read_timeout: Duration = Field(default=60.0, ge=1, le=HOUR)
-    attempts: Count = Field(default=4, ge=1, le=20)
+    read_timeout: Duration = Field(default=30.0, ge=1, le=HOUR)
 
 
 class LayerLimits(Section):
-    """[publish.limits]: what an image may be to be unpacked; whatever passes a limit is refused with the limit in the reason."""
+    """[publish.limits]: what a layer may be to be unpacked; whatever passes a limit is refused with the limit in the reason."""
 
-    image_layers: Count = Field(default=127, ge=1, le=1000)
-    layer_bytes: Size = Field(default=20 * GIB, ge=MIB, le=1 << 42)
-    expanded_bytes: Size = Field(default=60 * GIB, ge=MIB, le=1 << 43)
-    file_bytes: Size = Field(default=20 * GIB, ge=MIB, le=1 << 42)
-    entries: Count = Field(default=2_000_000, ge=1000, le=50_000_000)
-    ratio: Number = Field(default=200.0, ge=2, le=2000)
-    depth: Count = Field(default=64, ge=8, le=1000)
-    path_bytes: Size = Field(default=4096, ge=255, le=64 * KIB)
+    entries: Count = Field(default=1_000_000, ge=1000, le=100_000_000)
+    expanded_bytes: Size = Field(default=64 * GIB, ge=MIB, le=1 << 43)
+    file_bytes: Size = Field(default=32 * GIB, ge=MIB, le=1 << 43)
+    name_bytes: Size = Field(default=255, ge=16, le=255)
+    path_bytes: Size = Field(default=4095, ge=255, le=4095)
+    depth: Count = Field(default=128, ge=8, le=256)
+    ratio: Count = Field(default=250, ge=2, le=100_000)
+    ratio_from: Size = Field(default=256 * MIB, ge=0, le=1 << 43)
+    header_bytes: Size = Field(default=MIB, ge=4 * KIB, le=64 * MIB)
 
 
 class PublishSettings(Section):
-    """[publish]: what is unpacked, into which CVMFS repositories, and how hard it is tried."""
+    """[publish]: what is unpacked, into which CVMFS repositories, and how."""
 
     enabled: Flag = True
-    platforms: tuple[Annotated[str, AfterValidator(_platform)], ...] = Field(
-        default=("linux/amd64",), min_length=1, max_length=16
-    )
+    platforms: tuple[PlatformName, ...] = Field(default=("linux/amd64",), min_length=1, max_length=16)
     repositories: tuple[Fqrn, ...] = Field(
         default=("unpacked-1.debark.local", "unpacked-2.debark.local"), min_length=1, max_length=16
     )
-    ttl: Duration = Field(default=60.0, ge=5, le=DAY)
-    whitelist: Duration = Field(default=30 * DAY, ge=DAY, le=365 * DAY)
-    compressor: Literal["deflate", "zlib"] = "deflate"
+    ttl: WholeSeconds = Field(default=60, ge=1, le=DAY)
+    whitelist_lifetime: Duration = Field(default=30 * DAY, ge=DAY, le=365 * DAY)
+    compressor: Compressor = "libdeflate-5"
     threads: Count = Field(default=0, ge=0, le=256)
+    images: Count = Field(default=4, ge=1, le=256)
     batch: Count = Field(default=20, ge=1, le=1000)
-    lease: Duration = Field(default=60.0, ge=5, le=HOUR)
-    attempts: Count = Field(default=8, ge=1, le=100)
-    first_pause: Duration = Field(default=10.0, ge=1, le=HOUR)
-    longest_pause: Duration = Field(default=HOUR, ge=1, le=7 * DAY)
-    queue: Count = Field(default=10_000, ge=10, le=1_000_000)
+    chunk: Size = Field(default=8 * MIB, ge=MIB, le=64 * MIB)
+    in_flight: Size = Field(default=64 * MIB, ge=16 * MIB, le=4 * GIB)
+    catalog_entries: Count = Field(default=200_000, ge=1000, le=10_000_000)
+    lease: Duration = Field(default=MINUTE, ge=1, le=HOUR)
+    attempts: Count = Field(default=40, ge=1, le=1000)
+    deaths: Count = Field(default=3, ge=1, le=100)
+    first_pause: Duration = Field(default=15.0, ge=0.1, le=HOUR)
+    longest_pause: Duration = Field(default=6 * HOUR, ge=1, le=30 * DAY)
+    refused_pause: Duration = Field(default=DAY, ge=MINUTE, le=365 * DAY)
     limits: LayerLimits = LayerLimits()
 
 
@@ -176,18 +186,27 @@ class MetricsSettings(Section):
 
 def _preset_tables() -> Table:
     """The well-known registries, as if the operator had written them."""
-    return {"docker.io": {"url": "https://registry-1.docker.io"}}
+    return {name: {"url": preset.base_url, "trusted_hosts": list(preset.trusted_hosts)} for name, preset in PRESETS.items()}
+
+
+def _laid_over(preset: Table, name: str, given: Any) -> Any:
+    """A table of the operator's with what it leaves out; hosts that a preset trusts are those of the preset's URL only."""
+    if not isinstance(given, dict):
+        return given
+    return {"url": f"https://{name}"} | ({} if "url" in given else preset) | given
 
 
 class Config(Section):
     """The whole file."""
 
-    default_upstream: Host = DOCKER_HUB
+    default_upstream: RegistryName = DOCKER_HUB
     server: ServerSettings = Field(default_factory=ServerSettings)
     store: StoreSettings = StoreSettings()
+    fetch: FetchSettings = FetchSettings()
     state: StateSettings = StateSettings()
     tags: TagSettings = TagSettings()
-    upstreams: dict[Host, UpstreamSettings] = Field(default={}, validate_default=True, max_length=1000)
+    memory: MemorySettings = MemorySettings()
+    upstreams: dict[RegistryName, UpstreamSettings] = Field(default={}, validate_default=True, max_length=1000)
     publish: PublishSettings = PublishSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -201,8 +220,8 @@ class Config(Section):
         merged = _preset_tables()
         for name, table in given.items():
             canonical = canonical_registry(name)
-            merged[canonical] = {**merged.get(canonical, {}), **table} if isinstance(table, dict) else table
-        return {name: {"url": f"https://{name}", **table} if isinstance(table, dict) else table for name, table in merged.items()}
+            merged[canonical] = _laid_over(merged.get(canonical, {}), canonical, table)
+        return merged
 
     @property
     def active_upstreams(self) -> dict[str, UpstreamSettings]:
@@ -225,6 +244,11 @@ class Config(Section):
         host, port = self.address
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (read here, not bound)
         return self.server.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    @property
+    def state_url(self) -> str:
+        """URL of the state database, without its password."""
+        return self.state.url or sqlite_url(self.data / "state.sqlite")
 
     @property
     def log_file(self) -> Path | None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from mirror.config.mistakes import Place
 from mirror.config.models import Config
-from mirror.oci.reference import canonical_registry
 
 
 def contradictions(config: Config) -> Iterator[tuple[Place, str]]:
@@ -20,13 +19,13 @@ def _upstream_names(config: Config) -> Iterator[tuple[Place, str]]:
     active = config.active_upstreams
     if not active:
         yield ("upstreams",), "every upstream is switched off; at least one is needed"
-    elif canonical_registry(config.default_upstream) not in active:
+    elif config.default_upstream not in active:
         names = ", ".join(sorted(active))
         yield ("default_upstream",), f'"{config.default_upstream}" is no upstream that is switched on; these are: {names}'
     owners = {name: name for name in active}
     for name, upstream in active.items():
         for alias in upstream.aliases:
-            owner = owners.setdefault(canonical_registry(alias), name)
+            owner = owners.setdefault(alias, name)
             if owner != name:
                 yield ("upstreams", name, "aliases"), f'"{alias}" leads to upstream "{owner}" already'
 
@@ -50,3 +49,7 @@ def _publishing(config: Config) -> Iterator[tuple[Place, str]]:
         yield ("publish", "first_pause"), "is longer than 'longest_pause'"
     if publish.limits.file_bytes > publish.limits.expanded_bytes:
         yield ("publish", "limits", "file_bytes"), "is more than 'expanded_bytes'"
+    if publish.in_flight < 2 * publish.chunk:
+        yield ("publish", "in_flight"), "is less than twice 'chunk'"
+    if config.memory.pulls_size < config.fetch.max_manifest:
+        yield ("memory", "pulls_size"), "is less than the largest manifest, 'fetch.max_manifest'"

@@ -14,9 +14,16 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Strict
 
+from mirror.errors import InvalidInput
+from mirror.oci.manifest import Platform
+from mirror.oci.reference import canonical_registry
+
 _QUANTITY = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([A-Za-z]+)\s*", re.ASCII)
 _LISTEN = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})", re.ASCII)
 _FQRN = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,58}[a-z0-9])?", re.ASCII)
+_HOST_PATTERN = re.compile(r"[A-Za-z0-9*.-]{1,253}(?::[0-9]{1,5})?", re.ASCII)
+_URL_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@|[?&]password=", re.IGNORECASE)
+_COMPRESSION_LEVELS = {"zlib": 9, "libdeflate": 12}
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?", re.ASCII)
 
 
@@ -98,18 +105,56 @@ def _fqrn(text: str) -> str:
     return text
 
 
+def _registry(text: str) -> str:
+    return canonical_registry(check_host(text))
+
+
+def _host_pattern(text: str) -> str:
+    if not _HOST_PATTERN.fullmatch(text):
+        raise ValueError("a host name, with * for any characters and a port if it matters, such as *.cdn.example.org")
+    return text.lower()
+
+
+def _platform(text: str) -> str:
+    try:
+        return str(Platform.parse(text))
+    except InvalidInput as error:
+        raise ValueError("a platform: os/architecture[/variant], such as linux/amd64") from error
+
+
+def _compressor(text: str) -> str:
+    family, _, level = text.rpartition("-")
+    if not level.isascii() or not level.isdigit() or not 1 <= int(level[:3]) <= _COMPRESSION_LEVELS.get(family, 0):
+        raise ValueError("a compressor and its level: zlib-1 to zlib-9, or libdeflate-1 to libdeflate-12")
+    return text
+
+
+def _database_url(text: str) -> str:
+    """Checked as far as it concerns secrets; what the database layer can open, it says itself."""
+    if text and "://" not in text:
+        raise ValueError("a database URL such as postgresql://debark@db.example.org/debark")
+    if _URL_PASSWORD.search(text):
+        raise ValueError("a database URL without a password; put the password into a file and name it with 'password_file'")
+    return text
+
+
 def _expand(path: Path) -> Path:
     return path.expanduser()
 
 
 Size = Annotated[int, BeforeValidator(SIZE.read), Strict(), SIZE]
 Duration = Annotated[float, BeforeValidator(DURATION.read), DURATION]
+WholeSeconds = Annotated[int, BeforeValidator(DURATION.read), Strict(), DURATION]
 Count = Annotated[int, Strict()]
-Number = Annotated[float, Strict()]
 Flag = Annotated[bool, Strict()]
 Listen = Annotated[str, AfterValidator(_listen)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 OptionalHttpUrl = Annotated[str, AfterValidator(_optional_http_url)]
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 Host = Annotated[str, AfterValidator(check_host)]
+RegistryName = Annotated[str, AfterValidator(_registry)]
+HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 Fqrn = Annotated[str, AfterValidator(_fqrn)]
+PlatformName = Annotated[str, AfterValidator(_platform)]
+Compressor = Annotated[str, AfterValidator(_compressor)]
 FilePath = Annotated[Path, AfterValidator(_expand)]

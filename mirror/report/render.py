@@ -61,10 +61,14 @@ def print_summary(summary: Summary, bad: BadLines, top: int, console: Console) -
             f"Served from cache: {_percent(summary.cached_requests)} of requests, {_percent(summary.cached_bytes)} of bytes."
         )
         console.print()
-        console.print(_cache_table(summary))
-        console.print(_table("Day (UTC)", sorted(summary.by_day.items())[-top:], summary.by_day, top))
-        console.print(_table("Image", summary.by_image.top(top), summary.by_image, top))
-        console.print(_table("User or address", summary.by_user.top(top), summary.by_user, top))
+        for table in (
+            _cache_table(summary),
+            _table("Day (UTC)", sorted(summary.by_day.items())[-top:], summary.by_day, top),
+            _table("Image", summary.by_image.top(top), summary.by_image, top),
+            _table("User or address", summary.by_user.top(top), summary.by_user, top),
+        ):
+            console.print(table)
+            console.print()
         console.print("A pull is a manifest answered to a GET; an index and the image that it leads to are one.")
     if bad.count:
         console.print(f"{_plural(bad.count, 'line')} could not be read:")

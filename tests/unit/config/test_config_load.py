@@ -44,10 +44,10 @@ def test_settings_are_frozen() -> None:
 
 
 def test_sizes_and_durations_are_read_with_units_and_without(file: Path) -> None:
-    file.write_text('[store]\nmin_free = "1.5 GiB"\nchunk = 65536\n[tags]\nttl = "2 min"\n[publish]\nlease = 90\n')
+    file.write_text('[store]\nmin_free = "1.5 GiB"\n[fetch]\nmax_manifest = 65536\n[tags]\nttl = "2 min"\n[publish]\nlease = 90\n')
     config = load(file)
     assert config.store.min_free == 1536 << 20
-    assert config.store.chunk == 65536
+    assert config.fetch.max_manifest == 65536
     assert config.tags.ttl == 120
     assert config.publish.lease == 90
 
@@ -62,7 +62,8 @@ def test_every_mistake_is_reported_at_once_with_what_is_allowed(file: Path) -> N
         max_connections = 0
         [store]
         min_free = "5 ZiB"
-        chunk = "1 GiB"
+        [fetch]
+        max_manifest = "1 GiB"
         [publish]
         platforms = ["linux/amd64", "linux"]
         repositories = ["unpacked"]
@@ -80,7 +81,7 @@ def test_every_mistake_is_reported_at_once_with_what_is_allowed(file: Path) -> N
         "server.listen",
         "server.max_connections",
         "store.min_free",
-        "store.chunk",
+        "fetch.max_manifest",
         "publish.platforms[1]",
         "publish.repositories[0]",
         "publish.threads",
@@ -89,7 +90,7 @@ def test_every_mistake_is_reported_at_once_with_what_is_allowed(file: Path) -> N
         "metrics.enabled",
     }
     assert found["server.max_connections"] == "0 is given, allowed is a whole number from 1 to 100000"
-    assert "from 4 KiB to 16 MiB" in found["store.chunk"]
+    assert "from 64 KiB to 64 MiB" in found["fetch.max_manifest"]
     assert '"debug", "info", "warning", "error"' in found["log.level"]
     assert "true or false" in found["metrics.enabled"]
     assert "linux/amd64" in found["publish.platforms[1]"]
@@ -161,7 +162,7 @@ def test_half_a_credential_is_refused(file: Path) -> None:
 
 
 def test_limits_that_contradict_each_other_are_refused(file: Path) -> None:
-    found = mistakes(file, '[publish]\nfirst_pause = "2 h"\nrepositories = ["a.org", "a.org"]\n')
+    found = mistakes(file, '[publish]\nfirst_pause = "1 h"\nlongest_pause = "1 min"\nrepositories = ["a.org", "a.org"]\n')
     assert set(found) == {"publish.first_pause", "publish.repositories"}
 
 
