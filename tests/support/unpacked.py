@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 from tests.support.tool import as_root, run
 
@@ -38,8 +39,9 @@ class Found:
     xattrs: dict[str, str]
 
 
-def unpack(layout: Path, tag: str, workdir: Path) -> list[Found]:
-    """Unpack below an empty or missing workdir, which is gone afterwards. Raises ToolFailed."""
+def unpack(layout: Path, tag: str) -> list[Found]:
+    """Unpack an image beside its layout (that file system has extended attributes), look, and remove it. Raises ToolFailed."""
+    workdir = mkdtemp(prefix="unpacked-", dir=layout.parent)
     listing = run(as_root([sys.executable, "-m", __name__, f"{layout}:{tag}", workdir]))
     return [Found(**json.loads(line)) for line in listing.stdout.splitlines()]
 
@@ -87,7 +89,6 @@ def _sha256(path: bytes) -> str:
 
 def _main(image: str, workdir: Path) -> None:
     bundle = workdir / "bundle"
-    workdir.mkdir(parents=True, exist_ok=True)
     try:
         run(["umoci", "unpack", "--image", image, bundle])
         for found in walk(bundle / "rootfs"):
