@@ -14,8 +14,8 @@ from publisher.cvmfs.catalog import NestedReference
 from publisher.cvmfs.cuts import CutLimits, cut
 from publisher.cvmfs.entry import Directory, Entry
 from publisher.cvmfs.hash import ContentHash, ObjectKind
-from publisher.cvmfs.path import PathKey, basename, check_name, parent_key, path_key, show
-from publisher.cvmfs.row import INSERT_ROW, MARKER_NAME, Flags, Row, count_row, entry_row, hardlinks
+from publisher.cvmfs.path import PathKey, basename, check_names, parent_key, path_key, show
+from publisher.cvmfs.row import INSERT_ROW, MARKER_NAME, Columns, Flags, Row, count_row, entry_columns, hardlinks
 from publisher.cvmfs.statistics import Counters, Statistics
 from publisher.errors import PublishError
 from publisher.objects.store import ObjectStore
@@ -91,7 +91,7 @@ class _CatalogWriter:
         self._root = root
         self._marker = marker
         self._built = built
-        self._rows: list[Row] = []
+        self._rows: list[Columns] = []
         self._chunks: list[tuple[int, int, int, int, bytes]] = []
         self._nested: list[NestedReference] = []
         self._statistics = Statistics(Counters(), Counters())
@@ -101,59 +101,59 @@ class _CatalogWriter:
         key = path_key(self._path)
         try:
             root = self._directory_row(key, parent_key(self._path), basename(self._path), self._root, Flags.NESTED_ROOT)
-            self._add(root)
-            self._add(entry_row(path_key(self._path + b"/" + MARKER_NAME), key, MARKER_NAME, self._marker))
+            self._rows.append(root)
+            self._rows.append(entry_columns(path_key(self._path + b"/" + MARKER_NAME), key, MARKER_NAME, self._marker))
             self._fill(key)
         except InvalidInput as error:
             raise PublishError(f"{show(self._path)} holds what a catalog cannot: {error}") from error
+        self._count()
         data = self._database(stamp, previous)
         content = store_metadata(store, data, ObjectKind.CATALOG)
-        mountpoint = root._replace(flags=root.flags ^ Flags.NESTED_ROOT ^ Flags.MOUNTPOINT)
+        row = Row._make(root)
+        mountpoint = row._replace(flags=row.flags ^ Flags.NESTED_ROOT ^ Flags.MOUNTPOINT)
         return BuiltCatalog(NestedReference(self._path, content, len(data)), mountpoint, self._statistics.total)
 
     def _fill(self, root_key: PathKey) -> None:
         pending = [(self._path + b"/", root_key, self._root)]
+        rows = self._rows
         while pending:
             prefix, parent, directory = pending.pop()
             below = []
+            check_names(directory.children)
             links = self._link_groups(directory)
             for name, child in directory.children.items():
-                if name == MARKER_NAME:
-                    log.warning("marker_left_out", path=show(prefix + name))
-                    continue
-                check_name(name)
                 path = prefix + name
-                key = path_key(path)
-                if isinstance(child, Directory):
-                    if child in self._built:
-                        self._mount(self._built[child])
-                    else:
-                        self._add(self._directory_row(key, parent, name, child))
-                        below.append((path + b"/", key, child))
+                if name == MARKER_NAME:
+                    log.warning("marker_left_out", path=show(path))
+                elif isinstance(child, Entry):
+                    key = path_key(path)
+                    rows.append(entry_columns(key, parent, name, child, links.get(id(child), 1)))
+                    if child.chunks:
+                        self._add_chunks(key, child)
+                elif child in self._built:
+                    self._mount(self._built[child])
                 else:
-                    self._file(key, parent, name, child, links.get(id(child), 1))
+                    key = path_key(path)
+                    rows.append(self._directory_row(key, parent, name, child))
+                    below.append((path + b"/", key, child))
             below.reverse()
             pending += below
 
-    def _file(self, key: PathKey, parent: PathKey, name: bytes, entry: Entry, links: int) -> None:
-        if stat.S_ISDIR(entry.mode):
-            raise InvalidInput(f"{name!r} has a directory's mode but is none")
-        row = entry_row(key, parent, name, entry, links=links)
-        self._add(row, len(entry.chunks))
+    def _add_chunks(self, key: PathKey, entry: Entry) -> None:
         for chunk in entry.chunks:
             self._chunks.append((*key, chunk.offset, chunk.size, chunk.content.value))
 
     def _mount(self, built: BuiltCatalog) -> None:
-        self._add(built.mountpoint)
+        self._rows.append(built.mountpoint)
         self._nested.append(built.reference)
         self._statistics.own.nested += 1
         self._statistics.subtree += built.total
 
-    def _directory_row(self, key: PathKey, parent: PathKey, name: bytes, directory: Directory, transition: int = 0) -> Row:
+    def _directory_row(self, key: PathKey, parent: PathKey, name: bytes, directory: Directory, transition: int = 0) -> Columns:
         if not directory.entry.is_directory:
             raise InvalidInput(f"{name!r} has entries but not a directory's mode")
         inner = sum(isinstance(child, Directory) for name, child in directory.children.items() if name != MARKER_NAME)
-        return entry_row(key, parent, name, directory.entry, links=hardlinks(2 + inner), transition=transition)
+        return entry_columns(key, parent, name, directory.entry, hardlinks(2 + inner), transition)
 
     def _link_groups(self, directory: Directory) -> dict[int, int]:
         """Value of the column `hardlinks` by identity, for entries that the directory names more than once."""
@@ -167,9 +167,11 @@ class _CatalogWriter:
                 result[identity] = hardlinks(count, self._groups)
         return result
 
-    def _add(self, row: Row, chunks: int = 0) -> None:
-        self._rows.append(row)
-        count_row(self._statistics.own, row, chunks)
+    def _count(self) -> None:
+        own = self._statistics.own
+        for row in self._rows:
+            count_row(own, row, 0)
+        own.chunks = len(self._chunks)
 
     def _database(self, stamp: Stamp, previous: ContentHash | None) -> bytes:
         connection = schema.create(schema.CATALOG)

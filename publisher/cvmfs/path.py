@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Collection
 
 from mirror.errors import InvalidInput
 
@@ -17,6 +18,8 @@ PathKey = tuple[int, int]
 ROOT = b""
 NO_PARENT: PathKey = (0, 0)
 """Parent key of the root directory of a repository."""
+
+_IMPOSSIBLE = frozenset({b"", b".", b".."})
 
 NAME_MAX = 255
 PATH_MAX = 4095
@@ -63,10 +66,23 @@ def is_below(path: bytes, directory: bytes) -> bool:
 
 def check_name(name: bytes) -> None:
     """Refuse what cannot be a file's name. Raises InvalidInput."""
-    if not name or b"/" in name or b"\0" in name or name in {b".", b".."} or len(name) > NAME_MAX:
+    if b"/" in name or b"\0" in name or name in _IMPOSSIBLE or len(name) > NAME_MAX:
         raise InvalidInput(
             f"{name[:80]!r} cannot be a file's name: one to {NAME_MAX} bytes without '/' and zero, not '.' or '..'"
         )
+
+
+def check_names(names: Collection[bytes]) -> None:
+    """Refuse a directory's names if one cannot be a file's name; much faster than one by one. Raises InvalidInput."""
+    joined = b"/".join(names)
+    if (
+        b"\0" in joined
+        or joined.count(b"/") >= max(len(names), 1)
+        or not _IMPOSSIBLE.isdisjoint(names)
+        or max(map(len, names), default=0) > NAME_MAX
+    ):
+        for name in names:
+            check_name(name)
 
 
 def normalise(path: bytes) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from enum import IntFlag
 from typing import NamedTuple
 
 from mirror.errors import InvalidInput
@@ -23,12 +22,18 @@ _COUNT_MASK = 0xFFFFFFFF
 _HASH_SHIFT = 8
 _COMPRESSION_SHIFT = 11
 _FIELD_MASK = 7
+_TYPE_MASK = 0o170000
 _ID_MAX = 0xFFFFFFFE
 _NANOSECONDS = 1_000_000_000
+_COMPRESSIONS = {int(compression): compression for compression in Compression}
+_HASH_ALGORITHMS = {int(algorithm): algorithm for algorithm in HashAlgorithm}
 
 
-class Flags(IntFlag):
-    """Bits of the flags column; hash algorithm and compression stand in bits 8 to 10 and 11 to 13."""
+class Flags:
+    """Bits of the flags column; hash algorithm and compression stand in bits 8 to 10 and 11 to 13.
+
+    Plain integers, not an enumeration, since they are looked at for every row.
+    """
 
     DIRECTORY = 0x1
     MOUNTPOINT = 0x2
@@ -48,6 +53,12 @@ class Flags(IntFlag):
 
 
 TRANSITION = Flags.MOUNTPOINT | Flags.NESTED_ROOT | Flags.BIND_MOUNTPOINT
+
+
+Columns = tuple[
+    int, int, int, int, int, bytes | None, int, int, int, int | None, int, bytes, bytes, int, int, bytes | None
+]  # fmt: skip
+"""A row as a plain tuple, which SQLite takes faster."""
 
 
 class Row(NamedTuple):
@@ -101,11 +112,6 @@ class Row(NamedTuple):
         return bool(self.flags & Flags.CHUNKED)
 
     @property
-    def is_hidden(self) -> bool:
-        """Whether listings leave it out."""
-        return bool(self.flags & Flags.HIDDEN)
-
-    @property
     def algorithm(self) -> HashAlgorithm:
         """Of this row's own hash and its chunks'. Raises RepositoryDamaged if it is unknown."""
         return hash_algorithm(self.flags)
@@ -113,11 +119,10 @@ class Row(NamedTuple):
     @property
     def compression(self) -> Compression:
         """Of this row's object and its chunks. Raises RepositoryDamaged if it is unknown."""
-        value = self.flags >> _COMPRESSION_SHIFT & _FIELD_MASK
-        try:
-            return Compression(value)
-        except ValueError:
-            raise RepositoryDamaged(f"{self.name!r} uses compression {value}, which this version does not know") from None
+        compression = _COMPRESSIONS.get(self.flags >> _COMPRESSION_SHIFT & _FIELD_MASK)
+        if compression is None:
+            raise RepositoryDamaged(f"{self.name!r} has a compression that this version does not know (flags {self.flags:#x})")
+        return compression
 
     @property
     def content(self) -> ContentHash | None:
@@ -133,11 +138,10 @@ INSERT_ROW = "INSERT INTO catalog VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(
 
 def hash_algorithm(flags: int) -> HashAlgorithm:
     """Algorithm in the flags of a row. Raises RepositoryDamaged if it is unknown."""
-    value = flags >> _HASH_SHIFT & _FIELD_MASK
-    try:
-        return HashAlgorithm(value)
-    except ValueError:
-        raise RepositoryDamaged(f"a catalog row uses hash algorithm {value}, which this version does not know") from None
+    algorithm = _HASH_ALGORITHMS.get(flags >> _HASH_SHIFT & _FIELD_MASK)
+    if algorithm is None:
+        raise RepositoryDamaged(f"a catalog row has a hash algorithm that this version does not know (flags {flags:#x})")
+    return algorithm
 
 
 def hardlinks(count: int, group: int = 0) -> int:
@@ -146,7 +150,14 @@ def hardlinks(count: int, group: int = 0) -> int:
 
 
 def entry_row(key: PathKey, parent: PathKey, name: bytes, entry: Entry, *, links: int = 1, transition: int = 0) -> Row:
-    """The row of an entry.
+    """The row of an entry; as `entry_columns`."""
+    return Row._make(entry_columns(key, parent, name, entry, links, transition))
+
+
+def entry_columns(  # noqa: PLR0917 (called for every row: keywords would cost)
+    key: PathKey, parent: PathKey, name: bytes, entry: Entry, links: int = 1, transition: int = 0
+) -> Columns:
+    """The columns of an entry's row.
 
     links: value of the column `hardlinks`; transition: flag of a mountpoint or a nested root.
     Raises InvalidInput for what the format cannot hold.
@@ -160,9 +171,9 @@ def entry_row(key: PathKey, parent: PathKey, name: bytes, entry: Entry, *, links
     kind = stat.S_IFMT(mode)
     if kind == stat.S_IFREG:
         size = entry.size
-        flags = Flags.FILE.value | entry.compression << _COMPRESSION_SHIFT
+        flags = Flags.FILE | entry.compression << _COMPRESSION_SHIFT
         if entry.chunks:
-            flags |= Flags.CHUNKED.value | entry.chunks[0].content.algorithm << _HASH_SHIFT
+            flags |= Flags.CHUNKED | entry.chunks[0].content.algorithm << _HASH_SHIFT
         elif content is not None:
             digest = content.value
             flags |= content.algorithm << _HASH_SHIFT
@@ -170,41 +181,44 @@ def entry_row(key: PathKey, parent: PathKey, name: bytes, entry: Entry, *, links
             raise InvalidInput(f"{name!r} is a regular file without content")
     elif kind == stat.S_IFDIR:
         size = DIRECTORY_SIZE
-        flags = Flags.DIRECTORY.value | transition
+        flags = Flags.DIRECTORY | transition
     elif kind == stat.S_IFLNK:
         if not entry.symlink or b"\0" in entry.symlink:
             raise InvalidInput(f"{name!r} is a symbolic link with an impossible target")
         target = symlink.escape(entry.symlink)
         size = len(target)
-        flags = Flags.FILE.value | Flags.SYMLINK.value
+        flags = Flags.FILE | Flags.SYMLINK
     elif kind in {stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK}:
         size = entry.rdev if kind in {stat.S_IFCHR, stat.S_IFBLK} else 0
-        flags = Flags.FILE.value | Flags.SPECIAL.value
+        flags = Flags.FILE | Flags.SPECIAL
     else:
         raise InvalidInput(f"{name!r} has no file type in its mode {mode:o}")
     blob = xattr.encode(xattr.representable(entry.xattrs)) if entry.xattrs else None
-    return Row(
+    return (
         *key, *parent, links, digest, size, mode, entry.mtime, entry.mtime_ns, flags, name, target, entry.uid, entry.gid, blob
     )  # fmt: skip
 
 
 def row_entry(row: Row, chunks: tuple[Chunk, ...] = ()) -> Entry:
     """What users see of a row. Raises RepositoryDamaged if the row cannot be understood."""
-    mode = row.mode
-    regular = stat.S_ISREG(mode)
+    kind = row.mode & _TYPE_MASK
+    if kind == stat.S_IFREG:
+        content, compression, size = row.content, row.compression, row.size
+    else:
+        content, compression, size = None, Compression.ZLIB, 0
     return Entry(
-        mode=mode,
+        mode=row.mode,
         uid=row.uid,
         gid=row.gid,
         mtime=row.mtime,
         mtime_ns=row.mtimens or 0,
-        size=row.size if regular else 0,
-        content=row.content if regular else None,
+        size=size,
+        content=content,
         chunks=chunks,
-        compression=row.compression if regular else Compression.ZLIB,
-        symlink=symlink.unescape(row.symlink) if stat.S_ISLNK(mode) else b"",
-        rdev=row.size if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else 0,
-        xattrs=xattr.decode(row.xattr),
+        compression=compression,
+        symlink=symlink.unescape(row.symlink) if kind == stat.S_IFLNK else b"",
+        rdev=row.size if kind in {stat.S_IFCHR, stat.S_IFBLK} else 0,
+        xattrs=xattr.decode(row.xattr) if row.xattr else (),
     )
 
 
@@ -215,24 +229,25 @@ def chunk_of(offset: int, size: int, digest: bytes, algorithm: HashAlgorithm) ->
     return Chunk(offset, size, ContentHash(digest, algorithm))
 
 
-def count_row(counters: Counters, row: Row, chunks: int, sign: int = 1) -> None:
+def count_row(counters: Counters, row: Columns | Row, chunks: int, sign: int = 1) -> None:
     """Add a row with its number of chunks to a catalog's own counters, or take it off by sign -1."""
-    mode = row.mode
-    if stat.S_ISREG(mode):
+    size, mode, flags = row[6], row[7], row[10]
+    kind = mode & _TYPE_MASK
+    if kind == stat.S_IFREG:
         counters.regular += sign
-        counters.file_size += sign * row.size
-        if row.flags & Flags.CHUNKED:
+        counters.file_size += sign * size
+        if flags & Flags.CHUNKED:
             counters.chunked += sign
-            counters.chunked_size += sign * row.size
+            counters.chunked_size += sign * size
             counters.chunks += sign * chunks
-        if row.flags & Flags.EXTERNAL:
+        if flags & Flags.EXTERNAL:
             counters.external += sign
-            counters.external_file_size += sign * row.size
-    elif stat.S_ISDIR(mode):
+            counters.external_file_size += sign * size
+    elif kind == stat.S_IFDIR:
         counters.dir += sign
-    elif stat.S_ISLNK(mode):
+    elif kind == stat.S_IFLNK:
         counters.symlink += sign
     else:
         counters.special += sign
-    if row.xattr is not None:
+    if row[15] is not None:
         counters.xattr += sign

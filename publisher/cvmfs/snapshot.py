@@ -13,7 +13,7 @@ from publisher.cvmfs.catalog import Catalog, NestedReference
 from publisher.cvmfs.entry import Directory, Entry
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.objects import VerifiedObjects
-from publisher.cvmfs.path import ROOT, PathKey, check_name, normalise, path_key, show
+from publisher.cvmfs.path import ROOT, PathKey, check_names, normalise, path_key, show
 from publisher.cvmfs.row import MARKER_NAME, Flags, Row, row_entry
 from publisher.errors import RepositoryDamaged
 
@@ -152,17 +152,17 @@ class Snapshot:
 
 def _entries(catalog: Catalog, key: PathKey) -> Iterator[tuple[bytes, Row, Entry]]:
     """A directory's objects; rows of one hard-link group share one entry."""
+    rows = [row for row in catalog.children(key) if not row.flags & Flags.HIDDEN]
+    try:
+        check_names([row.name for row in rows])
+    except InvalidInput as error:
+        raise RepositoryDamaged(f"{catalog.what} holds an impossible name: {error}") from error
     groups: dict[int, Entry] = {}
-    for row in catalog.children(key):
-        if row.is_hidden:
-            continue
-        try:
-            check_name(row.name)
-        except InvalidInput as error:
-            raise RepositoryDamaged(f"{catalog.what} holds an impossible name: {error}") from error
-        entry = groups.get(row.link_group) if row.link_group else None
+    for row in rows:
+        group = row.link_group
+        entry = groups.get(group) if group else None
         if entry is None:
-            entry = row_entry(row, catalog.chunks(row) if row.is_chunked else ())
-            if row.link_group:
-                groups[row.link_group] = entry
+            entry = row_entry(row, catalog.chunks(row) if row.flags & Flags.CHUNKED else ())
+            if group:
+                groups[group] = entry
         yield row.name, row, entry
