@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import exists, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mirror.jobs import intake
 from mirror.jobs.change import NOT_PUBLISHED, Change, is_name
@@ -26,7 +27,7 @@ from mirror.state.engine import Database
 from mirror.state.schema import images, layers, names
 
 _POLL_SECONDS = 0.08
-"""How often a waiting publisher looks for work: one look-up in an index, about half a millisecond of CPU time."""
+"""How often a waiting publisher looks for work: one look-up in an index each time, below two hundredths of a core in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,12 @@ class Queue:
         """Return True as soon as there is a job to claim, False after so many seconds without any."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
-        while not await self._has_ready():
-            left = end - loop.time()
-            if left <= 0:
-                return False
-            await asyncio.sleep(min(_POLL_SECONDS, left))
+        async with self._database.read() as connection:
+            while not await self._has_ready(connection):
+                left = end - loop.time()
+                if left <= 0:
+                    return False
+                await asyncio.sleep(min(_POLL_SECONDS, left))
         return True
 
     async def claim(self, owner: str, limit: int, lease_seconds: float) -> list[Job]:
@@ -78,8 +80,9 @@ class Queue:
 
         owner: a name that no other living publisher uses.
         """
-        if not await self._has_ready():
-            return []
+        async with self._database.read() as connection:
+            if not await self._has_ready(connection):
+                return []
         now = self._clock()
         async with Change.begin(self._database, now) as change:
             rows = await _ready(change, limit)
@@ -185,10 +188,9 @@ class Queue:
         async with Change.begin(self._database, self._clock()) as change:
             return (await change.connection.execute(statement)).rowcount
 
-    async def _has_ready(self) -> bool:
+    async def _has_ready(self, connection: AsyncConnection) -> bool:
         statement = select(exists().where(images.c.ready_at <= self._clock()))
-        async with self._database.read() as connection:
-            return bool((await connection.execute(statement)).scalar_one())
+        return bool((await connection.execute(statement)).scalar_one())
 
     async def _add_layers(self, change: Change, fqrn: str, held: Iterable[HeldLayer]) -> None:
         rows = [{"fqrn": fqrn, "digest": str(layer.digest), "size": layer.size, "entries": layer.entries} for layer in held]

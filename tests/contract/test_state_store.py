@@ -49,6 +49,16 @@ async def test_tags_that_point_at_a_digest(database: Database) -> None:
     assert await tags.pointing_at(DEBIAN, digest_of("a")) == ["12"]
 
 
+async def test_a_tag_that_the_upstream_has_deleted_is_forgotten(database: Database) -> None:
+    tags = Tags(database)
+    await tags.put(DEBIAN, "12", _record("a"))
+    await tags.forget(DEBIAN, "12")
+    await tags.forget(DEBIAN, "13")
+    for remaining in (tags, Tags(database)):
+        assert await remaining.get(DEBIAN, "12") is None
+        assert await remaining.pointing_at(DEBIAN, digest_of("a")) == []
+
+
 async def test_a_warm_tag_and_a_warm_link_cost_no_sql(database: SwitchedDatabase) -> None:
     tags, links = Tags(database), Links(database)
     await tags.put(DEBIAN, "12", _record("a"))
