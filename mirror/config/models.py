@@ -72,7 +72,7 @@ class ServerSettings(Section):
 class StoreSettings(Section):
     """[store]: cached content on disk."""
 
-    min_free: Size = Field(default=2 * GIB, ge=0, le=1 << 50)
+    min_free: Size = Field(default=2 * GIB, ge=0, le=100 << 40)
 
 
 class FetchSettings(Section):

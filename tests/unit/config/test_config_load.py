@@ -44,7 +44,9 @@ def test_settings_are_frozen() -> None:
 
 
 def test_sizes_and_durations_are_read_with_units_and_without(file: Path) -> None:
-    file.write_text('[store]\nmin_free = "1.5 GiB"\n[fetch]\nmax_manifest = 65536\n[tags]\nttl = "2 min"\n[publish]\nlease = 90\n')
+    file.write_text(
+        '[store]\nmin_free = "1.5 GiB"\n[fetch]\nmax_manifest = 65536\n[tags]\nttl = "2 min"\n[publish]\nlease = 90\n'
+    )
     config = load(file)
     assert config.store.min_free == 1536 << 20
     assert config.fetch.max_manifest == 65536

@@ -1,0 +1,64 @@
+"""The defaults of the settings are those of the rooms that they are for: one truth, checked where both halves may be imported."""
+
+from dataclasses import fields
+from typing import Any
+
+from mirror.config import Config
+from mirror.config.values import DURATION
+from mirror.fetch.filler import FetchLimits
+from mirror.jobs.retry import RetryPolicy
+from mirror.state.engine import DatabaseSettings
+from mirror.upstream.model import Upstream
+from mirror.upstream.presets import PRESETS
+from publisher.layers.limits import LayerLimits
+from publisher.objects.compress import DEFAULT_COMPRESSOR, compressor
+from publisher.objects.pipeline import PipelineLimits
+
+CONFIG = Config()
+
+
+def values(item: Any) -> dict[str, Any]:
+    return {field.name: getattr(item, field.name) for field in fields(item)}
+
+
+def test_layer_limits() -> None:
+    assert LayerLimits(**CONFIG.publish.limits.model_dump()) == LayerLimits()
+
+
+def test_publishing() -> None:
+    publish = CONFIG.publish
+    assert publish.compressor == DEFAULT_COMPRESSOR
+    assert (publish.chunk, publish.in_flight) == (PipelineLimits().chunk_size, PipelineLimits().bytes_in_flight)
+    patience = {name: value for name, value in values(RetryPolicy()).items() if name != "jitter"}
+    assert patience == {name: getattr(publish, name) for name in patience}
+
+
+def test_every_compressor_that_the_settings_take_exists() -> None:
+    for name in [f"zlib-{level}" for level in range(1, 10)] + [f"libdeflate-{level}" for level in range(1, 13)]:
+        settings = Config.model_validate({"publish": {"compressor": name}})
+        assert compressor(settings.publish.compressor).name == name
+
+
+def test_fetching_and_state() -> None:
+    limits = FetchLimits()
+    assert (CONFIG.fetch.max_fills, CONFIG.fetch.max_blob) == (limits.max_fills, limits.max_blob_bytes)
+    assert CONFIG.fetch.disk_threads == limits.disk_threads
+    assert CONFIG.fetch.attempts == limits.download.resume.attempts
+    assert CONFIG.fetch.longest_pause == limits.download.resume.longest_delay
+    assert CONFIG.fetch.max_resumes == limits.download.max_resumes
+    database = DatabaseSettings("sqlite://")
+    assert (CONFIG.state.connections, CONFIG.state.wait) == (database.connections, database.wait_seconds)
+
+
+def test_upstreams() -> None:
+    assert CONFIG.upstreams.keys() == PRESETS.keys()
+    for name, settings in CONFIG.upstreams.items():
+        room = Upstream(name, settings.url, settings.trusted_hosts)
+        assert room == PRESETS[name]
+        assert (settings.connect_timeout, settings.read_timeout) == (room.connect_timeout, room.read_timeout)
+        assert settings.max_transfers == room.max_transfers
+
+
+def test_durations_are_shown_as_they_are_read() -> None:
+    for amount in (0, 0.1, 1, 59, 60, 90, 3600, 86400, 2.5):
+        assert DURATION.read(DURATION.show(amount)) == amount
