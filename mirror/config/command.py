@@ -8,12 +8,13 @@ from typing import NoReturn
 
 import click
 
-from mirror.assembly import open_database, upstreams
+from mirror.config import wiring
 from mirror.config.load import load
 from mirror.config.mistakes import ConfigError, Mistake
 from mirror.config.models import Config
 from mirror.config.show import as_toml
 from mirror.errors import InvalidInput
+from mirror.state.engine import Database
 
 EXIT_MISTAKES = 1
 
@@ -52,7 +53,7 @@ def show(file: Path | None) -> None:
 def _unusable(settings: Config, source: str) -> tuple[Mistake, ...]:
     """What only shows when the settings are used: password files, the database's URL and driver."""
     mistakes: list[Mistake] = []
-    for use in (upstreams, open_database):
+    for use in (wiring.upstreams, lambda settings: Database(wiring.database(settings))):
         try:
             use(settings)
         except ConfigError as error:

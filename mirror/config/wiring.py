@@ -1,0 +1,105 @@
+"""From settings to the small dataclasses that the rooms take. Whoever starts a process calls these; no room does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+from mirror.config.load import read_secret
+from mirror.config.models import Config, UpstreamSettings
+from mirror.fetch.download import LONG_TRANSFERS, DownloadPolicy
+from mirror.fetch.filler import FetchLimits
+from mirror.jobs.retry import RetryPolicy as PublishRetryPolicy
+from mirror.logs import LogOptions
+from mirror.oci.manifest import Platform
+from mirror.state.engine import DatabaseSettings
+from mirror.upstream.model import Credential, Upstream
+from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy
+
+
+def upstreams(config: Config, *, anonymous: bool = False) -> dict[str, Upstream]:
+    """The upstreams that are switched on, by name. anonymous: without credentials, whose files are then not read.
+
+    Raises ConfigError for a password file that cannot be read.
+    """
+    return {
+        name: Upstream(
+            name=name,
+            base_url=settings.url,
+            trusted_hosts=settings.trusted_hosts,
+            credential=None if anonymous else _credential(settings),
+            connect_timeout=settings.connect_timeout,
+            read_timeout=settings.read_timeout,
+            max_transfers=settings.max_transfers,
+            max_manifest_bytes=config.fetch.max_manifest,
+            allow_private_addresses=settings.allow_private_addresses,
+        )
+        for name, settings in config.active_upstreams.items()
+    }
+
+
+def upstream_retry(settings: UpstreamSettings) -> RetryPolicy:
+    """How often a short request to this upstream is tried."""
+    return replace(SHORT_REQUESTS, attempts=settings.attempts)
+
+
+def upstream_names(config: Config) -> dict[str, str]:
+    """Every name and alias, canonical and in lower case, to the name of the upstream that it leads to."""
+    names = {name: name for name in config.active_upstreams}
+    for name, settings in config.active_upstreams.items():
+        names |= dict.fromkeys(settings.aliases, name)
+    return names
+
+
+def fetch_limits(config: Config) -> FetchLimits:
+    """Bounds of fetching blobs."""
+    fetch = config.fetch
+    return FetchLimits(
+        max_fills=fetch.max_fills,
+        max_blob_bytes=fetch.max_blob,
+        disk_threads=fetch.disk_threads,
+        download=DownloadPolicy(
+            resume=replace(LONG_TRANSFERS, attempts=fetch.attempts, longest_delay=fetch.longest_pause),
+            max_resumes=fetch.max_resumes,
+        ),
+    )
+
+
+def database(config: Config) -> DatabaseSettings:
+    """Where the state is. Raises ConfigError for a password file that cannot be read."""
+    state = config.state
+    url = config.state_url
+    if state.password_file:
+        password = read_secret(Path(state.password_file))
+        url = make_url(url).set(password=password).render_as_string(hide_password=False)
+    return DatabaseSettings(url, connections=state.connections, wait_seconds=state.wait)
+
+
+def publish_retry(config: Config) -> PublishRetryPolicy:
+    """Patience with images whose publishing fails."""
+    publish = config.publish
+    return PublishRetryPolicy(
+        first_pause=publish.first_pause,
+        longest_pause=publish.longest_pause,
+        attempts=publish.attempts,
+        deaths=publish.deaths,
+        refused_pause=publish.refused_pause,
+    )
+
+
+def platforms(config: Config) -> tuple[Platform, ...]:
+    """Platforms to publish of an index, the most wanted first."""
+    return tuple(Platform.parse(text) for text in config.publish.platforms)
+
+
+def log_options(config: Config) -> LogOptions:
+    """Logging of the mirror's process."""
+    return LogOptions(level=config.log.level, form=config.log.format, file=config.log_file)
+
+
+def _credential(settings: UpstreamSettings) -> Credential | None:
+    if not settings.username:
+        return None
+    return Credential(settings.username, read_secret(Path(settings.password_file)))
