@@ -40,7 +40,7 @@ class Access:
         seconds: float = 600.0,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """clients: by registry, with the mirror's rights. guards: anonymous ones, of the registries whose private content is refused.
+        """clients: by registry, with the mirror's rights. guards: anonymous ones, where private content stays private.
 
         remembered, seconds: how many answers of upstreams are kept, and for how long.
         """

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from aiohttp import web
 
+from mirror.proxy.exchange import current_exchange
+from mirror.report.accesslog import RequestKind
+
 _NAMED_FILE = re.compile(r"\.cvmfs[a-z_.]+", re.ASCII)
 _OBJECT = re.compile(r"data/[0-9a-f]{2}/[0-9a-f]{38}(?:-rmd160|-shake128)?[A-Z]?", re.ASCII)
 _FQRN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", re.ASCII)
@@ -28,6 +31,7 @@ class CvmfsFiles:
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """GET and HEAD of one file."""
+        current_exchange(request).kind = RequestKind.CVMFS
         fqrn, path = request.match_info["fqrn"], request.match_info["path"]
         if _OBJECT.fullmatch(path):
             headers = _OBJECT_HEADERS

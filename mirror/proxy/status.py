@@ -17,7 +17,9 @@ from mirror.errors import InvalidInput, NotFound
 from mirror.jobs.model import ImageStatus
 from mirror.jobs.repositories import RepositoryFacts
 from mirror.oci.reference import ImageReference
+from mirror.proxy.exchange import current_exchange
 from mirror.proxy.routes import UpstreamNames, parse_user_reference
+from mirror.report.accesslog import RequestKind
 
 NO_STORE = {"Cache-Control": "no-store"}
 
@@ -41,20 +43,20 @@ HealthProbe = Callable[[], Awaitable[str | None]]
 
 
 class StatusApi:
-    """The handlers; `cvmfs_url` is where the repositories are served, with `@fqrn@` for the name."""
+    """The handlers; `public_url` is where clients find this server, empty where the address that they used is good."""
 
     def __init__(
         self,
         images: ImageStates,
         repositories: RepositoryList,
         upstreams: UpstreamNames,
-        cvmfs_url: str,
+        public_url: str,
         probes: dict[str, HealthProbe],
     ) -> None:
         self._images = images
         self._repositories = repositories
         self._upstreams = upstreams
-        self._cvmfs_url = cvmfs_url
+        self._public_url = public_url
         self._probes = probes
 
     def routes(self) -> list[web.RouteDef]:
@@ -68,6 +70,7 @@ class StatusApi:
 
     async def image(self, request: web.Request) -> web.Response:
         """The state of the image named by `ref`; 404 if it was never pulled through this mirror."""
+        current_exchange(request).kind = RequestKind.STATUS
         text = request.query.get("ref")
         if not text:
             raise InvalidInput("which image? add ?ref=docker://<registry>/<repository>:<tag>")
@@ -77,34 +80,39 @@ class StatusApi:
             raise NotFound(f"{image} was not pulled through this mirror yet; pull it once, and it is unpacked in the background")
         return web.json_response(_image_document(status), headers=NO_STORE)
 
-    async def repositories(self, request: web.Request) -> web.Response:  # noqa: ARG002 (a handler's signature)
+    async def repositories(self, request: web.Request) -> web.Response:
         """All CVMFS repositories with their revision and what a client needs to mount them."""
+        current_exchange(request).kind = RequestKind.STATUS
         records = await self._repositories.all()
-        return web.json_response({"repositories": [self._repository_document(record) for record in records]}, headers=NO_STORE)
+        url = self._public_url or f"{request.scheme}://{request.host}"
+        return web.json_response({"repositories": [_repository_document(record, url) for record in records]}, headers=NO_STORE)
 
     async def public_key(self, request: web.Request) -> web.Response:
         """The master public key of one repository, as CVMFS clients want it in /etc/cvmfs/keys."""
+        current_exchange(request).kind = RequestKind.STATUS
         fqrn = request.match_info["fqrn"]
         for record in await self._repositories.all():
             if record.fqrn == fqrn:
                 return web.Response(text=record.public_key, content_type="application/x-pem-file")
         raise NotFound(f"{fqrn} is not a repository of this publisher")
 
-    async def health(self, request: web.Request) -> web.Response:  # noqa: ARG002 (a handler's signature)
+    async def health(self, request: web.Request) -> web.Response:
         """`ok`, or `degraded` with what is wrong in each part; 200 either way, since pulls are served as long as this answers."""
+        current_exchange(request).kind = RequestKind.STATUS
         findings = {name: await probe() for name, probe in self._probes.items()}
         status = "ok" if all(finding is None for finding in findings.values()) else "degraded"
         parts = {name: finding or "ok" for name, finding in findings.items()}
         return web.json_response({"status": status, "parts": parts}, headers=NO_STORE)
 
-    def _repository_document(self, record: RepositoryFacts) -> dict[str, Any]:
-        return {
-            "fqrn": record.fqrn,
-            "revision": record.revision,
-            "root_hash": record.root_hash,
-            "server_url": self._cvmfs_url.replace("@fqrn@", record.fqrn),
-            "public_key": record.public_key,
-        }
+
+def _repository_document(record: RepositoryFacts, url: str) -> dict[str, Any]:
+    return {
+        "fqrn": record.fqrn,
+        "revision": record.revision,
+        "root_hash": record.root_hash,
+        "server_url": url + record.url_path,
+        "public_key": record.public_key,
+    }
 
 
 def _image_document(status: ImageStatus) -> dict[str, Any]:

@@ -1,0 +1,176 @@
+"""Wires the mirror together: from settings to a web application whose handlers have all that they need."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from mirror.background import running
+from mirror.config import wiring
+from mirror.config.models import Config
+from mirror.data import DataDirectory
+from mirror.errors import MirrorError, Unavailable
+from mirror.fetch.blobs import BlobFetcher
+from mirror.fetch.manifests import ManifestFetcher, ManifestLimits
+from mirror.jobs.publications import PublicationIndex
+from mirror.jobs.queue import Queue
+from mirror.jobs.repositories import Repositories
+from mirror.jobs.statuses import Statuses
+from mirror.jobs.usage import Usage
+from mirror.metrics import Metrics
+from mirror.observe.events import PullQueue
+from mirror.observe.recorder import Recorder
+from mirror.oci.reference import canonical_registry
+from mirror.proxy.access import Access
+from mirror.proxy.blob_response import SendLimits
+from mirror.proxy.cvmfs_files import CvmfsFiles
+from mirror.proxy.errors import answer_errors
+from mirror.proxy.exchange import current_exchange
+from mirror.proxy.registry import Registry
+from mirror.proxy.routes import UpstreamNames
+from mirror.proxy.status import HealthProbe, StatusApi
+from mirror.report.accesslog import RequestKind
+from mirror.state.engine import Database
+from mirror.state.migrate import migrate
+from mirror.store.blobs import BlobStore
+from mirror.store.links import Links
+from mirror.store.tags import Tags
+from mirror.upstream.auth import TokenCache
+from mirror.upstream.client import UpstreamClient
+from mirror.upstream.session import open_session
+
+USER_AGENT = f"debark/{version('debark')}"
+
+_JOB_COUNT_SECONDS = 5.0
+_DRAIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A wired mirror, ready to be served."""
+
+    application: web.Application
+    repositories: Repositories
+
+
+@asynccontextmanager
+async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthProbe | None) -> AsyncIterator[Mirror]:
+    """All parts, open for the length of the block.
+
+    publisher_probe: says what is wrong with the publisher; None if this process runs none.
+    Raises InvalidInput, ConfigError, StorageFull, Unavailable if a part cannot be opened.
+    """
+    async with AsyncExitStack() as stack:
+        database = Database(wiring.database(config))
+        stack.push_async_callback(database.close)
+        await migrate(database)
+        store = BlobStore(config.data, config.store.min_free)
+        tags = Tags(database, remembered=config.memory.tags)
+        links = Links(database, remembered=config.memory.links)
+        statuses = Statuses(database)
+        repositories = Repositories(database)
+        publications = PublicationIndex(statuses)
+        await stack.enter_async_context(running("publications", publications.watch))
+        await stack.enter_async_context(running("job_counts", lambda: _count_jobs(statuses, metrics)))
+        pulls = await _record_pulls(config, database, statuses, tags, stack) if config.publish.enabled else None
+        clients, guards = await _open_clients(config, stack)
+        limits = ManifestLimits(tag_seconds=config.tags.ttl, max_manifest_bytes=config.fetch.max_manifest)
+        manifests = ManifestFetcher(store, tags, links, limits)
+        stack.push_async_callback(manifests.close)
+        blobs = BlobFetcher(store, wiring.fetch_limits(config))
+        stack.push_async_callback(blobs.close)
+        names = UpstreamNames(wiring.upstream_names(config), canonical_registry(config.default_upstream))
+        registry = Registry(
+            upstreams=names,
+            clients=clients,
+            access=Access(links, clients, guards),
+            manifests=manifests,
+            blobs=blobs,
+            publications=publications,
+            pulls=pulls,
+            limits=SendLimits(),
+        )
+        probes = _probes(store, blobs, statuses) | ({"publisher": publisher_probe} if publisher_probe else {})
+        status = StatusApi(statuses, repositories, names, config.server.public_url, probes)
+        metrics.expect_upstreams(clients)
+        metrics.watch_disk(DataDirectory(config.data).free_bytes)
+        application = web.Application(middlewares=[answer_errors], client_max_size=config.server.max_body)
+        application.add_routes([*registry.routes(), *status.routes()])
+        application.router.add_get("/cvmfs/{fqrn}/{path:.+}", CvmfsFiles(config.data / "cvmfs").get)
+        if config.metrics.enabled:
+            application.router.add_get("/metrics", _metrics_handler(metrics))
+        yield Mirror(application, repositories)
+
+
+async def _open_clients(config: Config, stack: AsyncExitStack) -> tuple[dict[str, UpstreamClient], dict[str, UpstreamClient]]:
+    """Clients by upstream with the mirror's rights; and anonymous ones of those whose private content is not shared."""
+    known = wiring.upstreams(config)
+    session = open_session(known.values(), user_agent=USER_AGENT, max_connections=config.fetch.max_connections)
+    stack.push_async_callback(session.close)
+    tokens = TokenCache()
+    retries = {name: wiring.upstream_retry(config.upstreams[name]) for name in known}
+    clients = {name: UpstreamClient(session, upstream, tokens=tokens, retry=retries[name]) for name, upstream in known.items()}
+    guards = {
+        name: UpstreamClient(session, upstream, anonymous=True, tokens=tokens, retry=retries[name])
+        for name, upstream in known.items()
+        if upstream.credential is not None and config.upstreams[name].private == "refuse"
+    }
+    for client in (*clients.values(), *guards.values()):
+        stack.push_async_callback(client.close)
+    return clients, guards
+
+
+async def _record_pulls(config: Config, database: Database, statuses: Statuses, tags: Tags, stack: AsyncExitStack) -> PullQueue:
+    pulls = PullQueue(pulls=config.memory.pulls, manifest_bytes=config.memory.pulls_size)
+    recorder = Recorder(
+        pulls,
+        queue=Queue(database, policy=wiring.publish_retry(config)),
+        statuses=statuses,
+        tags=tags,
+        usage=Usage(database),
+        platforms=wiring.platforms(config),
+    )
+    stack.push_async_callback(recorder.drain, _DRAIN_SECONDS)
+    await stack.enter_async_context(running("recorder", recorder.run))
+    return pulls
+
+
+async def _count_jobs(statuses: Statuses, metrics: Metrics) -> None:
+    while True:
+        with contextlib.suppress(Unavailable):  # The probe of the state database says so.
+            metrics.publish_jobs(await statuses.counts())
+        await asyncio.sleep(_JOB_COUNT_SECONDS)
+
+
+def _probes(store: BlobStore, blobs: BlobFetcher, statuses: Statuses) -> dict[str, HealthProbe]:
+    async def store_probe() -> str | None:
+        try:
+            store.check_space(0)
+        except MirrorError as error:
+            return str(error)
+        return blobs.storage_problem
+
+    async def state_probe() -> str | None:
+        try:
+            await statuses.serial()
+        except MirrorError as error:
+            return str(error)
+        return None
+
+    return {"store": store_probe, "state": state_probe}
+
+
+def _metrics_handler(metrics: Metrics) -> Handler:
+    async def handle(request: web.Request) -> web.Response:
+        current_exchange(request).kind = RequestKind.STATUS
+        body, content_type = metrics.render()
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    return handle

@@ -1,0 +1,58 @@
+"""One access record and one count for each answered request, when its last byte has left (or its client)."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+
+from mirror.metrics import Metrics
+from mirror.proxy.exchange import Exchange, exchange_of
+from mirror.report.accesslog import AccessRecord, CacheResult
+from mirror.report.writer import AccessLog
+
+
+def access_logger(access_log: AccessLog | None, metrics: Metrics) -> type[AbstractAccessLogger]:
+    """The class that aiohttp makes its access logger of; access_log: None if it is switched off."""
+
+    class AccessLogger(AbstractAccessLogger):
+        """Called by the server for each answered request; `seconds` is from its arrival to its last byte."""
+
+        def __init__(self, logger: logging.Logger, log_format: str) -> None:
+            super().__init__(logger, log_format)
+
+        def log(self, request: web.BaseRequest, response: web.StreamResponse, seconds: float) -> None:
+            exchange = exchange_of(request) or Exchange("")
+            record = _record(request, response, seconds, exchange)
+            metrics.request(
+                kind=record.kind.value, status=record.status, cache=record.cache.value, size=record.size, seconds=seconds
+            )
+            if access_log is not None:
+                access_log.write(record)
+
+    return AccessLogger
+
+
+def _record(request: web.BaseRequest, response: web.StreamResponse, seconds: float, exchange: Exchange) -> AccessRecord:
+    route = exchange.route
+    return AccessRecord(
+        time=time.time() - seconds,
+        client=request.remote or "",
+        method=request.method,
+        path=request.path,
+        kind=exchange.kind,
+        status=response.status,
+        size=exchange.sent if exchange.sent is not None else response.body_length,
+        seconds=seconds,
+        upstream=route.name.registry if route else "",
+        repository=route.name.repository if route else "",
+        reference=str(route.reference) if route else "",
+        digest=exchange.digest,
+        media_type=exchange.media_type,
+        cache=CacheResult(exchange.cache.value) if exchange.cache is not None else CacheResult.NONE,
+        state=exchange.state,
+        agent=request.headers.get("User-Agent", ""),
+        request_id=exchange.request_id,
+    )
