@@ -54,7 +54,7 @@ class BlobFetcher:
             return stored
         source = Source(client, repository)
         fill = self._fills.get(digest)
-        if fill is not None:
+        if fill is not None and not fill.has_failed:
             fill.join(source)
             return FillReader(fill, source, self._limits.download, CacheResult.JOINED)
         if self._closing:

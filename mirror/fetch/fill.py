@@ -136,6 +136,11 @@ class Fill:
         return self._not_stored or (self.detached.reason if self.detached is not None else None)
 
     @property
+    def has_failed(self) -> bool:
+        """Whether nothing more will come of it: who asks now begins another one."""
+        return self._error is not None
+
+    @property
     def is_stored(self) -> bool:
         """Whether it is committed."""
         return self._path is not None
@@ -154,9 +159,10 @@ class Fill:
         self._refusals[source] = error
 
     def use_file(self, file: OpenFile) -> None:
-        """What arrives is in this file."""
+        """What arrives is in this file; another one than before may only come while nobody reads, before the start."""
         if self._file is not None and self._file is not file:
             self._file.close()
+            self._available = 0
         self._file = file
 
     def start(self, total: int | None) -> None:

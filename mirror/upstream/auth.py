@@ -119,19 +119,23 @@ class Authenticator:
         return TokenKey(self._upstream.name, scope, self._credential.username if self._credential else None)
 
     async def _obtain(self, key: TokenKey, challenges: Sequence[Challenge], refused: str | None) -> str:
-        try:
-            bearer = find_bearer(challenges)
-            if bearer is not None:
-                header, lifetime = await self._fetch(bearer, key.scope)
-            else:
-                header, lifetime = self._basic(challenges, refused), float("inf")
-        except MirrorError as error:
-            self._cache.fail(key, error)
-            raise
+        bearer = find_bearer(challenges)
+        if bearer is None:
+            header, lifetime = self._basic(key, challenges, refused), float("inf")
+        else:
+            query = {"scope": bearer.scope or key.scope}
+            if bearer.service:
+                query["service"] = bearer.service
+            realm = self._realm(bearer)
+            try:
+                header, lifetime = await self._fetch(realm, query)
+            except MirrorError as error:
+                self._cache.fail(key, error)
+                raise
         self._cache.put(key, header, lifetime)
         return header
 
-    def _basic(self, challenges: Sequence[Challenge], refused: str | None) -> str:
+    def _basic(self, key: TokenKey, challenges: Sequence[Challenge], refused: str | None) -> str:
         name = self._upstream.name
         if not accepts_basic(challenges):
             raise Denied(f"upstream {name} denies access and does not say how to get it")
@@ -139,19 +143,21 @@ class Authenticator:
             raise Denied(f"upstream {name} wants a user name and password, and none is used for this")
         header = _basic_header(self._credential)
         if header == refused:
-            raise Denied(f"upstream {name} refuses the user name and password configured for it")
+            error = Denied(f"upstream {name} refuses the user name and password configured for it")
+            self._cache.fail(key, error)
+            raise error
         return header
 
-    async def _fetch(self, bearer: BearerChallenge, scope: str) -> tuple[str, float]:
-        name = self._upstream.name
+    def _realm(self, bearer: BearerChallenge) -> URL:
         try:
             realm = URL(bearer.realm)
         except ValueError as error:
-            raise Denied(f"upstream {name} names a token service that is no web address") from error
+            raise Denied(f"upstream {self._upstream.name} names a token service that is no web address") from error
         check_realm(self._upstream, realm)
-        query = {"scope": bearer.scope or scope}
-        if bearer.service:
-            query["service"] = bearer.service
+        return realm
+
+    async def _fetch(self, realm: URL, query: dict[str, str]) -> tuple[str, float]:
+        name, scope = self._upstream.name, query["scope"]
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if self._credential:
             headers["Authorization"] = _basic_header(self._credential)

@@ -52,6 +52,13 @@ class Transport:
             return response
         challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
         response.release()
+        if not challenges and authorization is not None:
+            # Some say no more than 401 to a token that has expired, and how to get one only to who has none.
+            response = await self._follow(method, start, headers, None, what=what, endless=endless)
+            if response.status != 401 or response.url.origin() != start.origin():
+                return response
+            challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
+            response.release()
         authorization = await self._authenticator.answer(challenges, scope, authorization)
         return await self._follow(method, start, headers, authorization, what=what, endless=endless)
 

@@ -1,0 +1,66 @@
+"""Headers of foreign servers and clients: whatever they hold, reading them ends and says something true."""
+
+from __future__ import annotations
+
+import contextlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirror.oci.challenge import parse_challenges
+from mirror.proxy.byte_range import RangeNotSatisfiable, parse_range
+from mirror.upstream.policy import LONGEST_RETRY_AFTER, parse_retry_after
+
+TOKENS = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.", min_size=1, max_size=12)
+VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30)
+CHALLENGES = st.lists(st.tuples(TOKENS, st.dictionaries(TOKENS, VALUES, min_size=1, max_size=4)), max_size=4)
+
+
+def _quote(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+@given(CHALLENGES)
+def test_written_challenges_are_read_back(challenges: list[tuple[str, dict[str, str]]]) -> None:
+    line = ", ".join(
+        f"{scheme} {', '.join(f'{name}={_quote(value)}' for name, value in parameters.items())}"
+        for scheme, parameters in challenges
+    )
+
+    assert [(found.scheme, dict(found.parameters)) for found in parse_challenges([line])] == challenges
+
+
+@given(st.lists(st.text('Bearer realm="x\\",=; \t/:é\x00'), max_size=5))
+def test_any_text_is_read_as_some_challenges(lines: list[str]) -> None:
+    for challenge in parse_challenges(lines):
+        assert challenge.scheme
+        assert challenge.scheme == challenge.scheme.lower()
+
+
+@given(st.text("bytes=0123456789-, ;*e") | st.text(), st.integers(0, 10**12))
+def test_any_range_lies_within_the_whole(header: str, total: int) -> None:
+    with contextlib.suppress(RangeNotSatisfiable):
+        found = parse_range(header, total)
+        if found is not None:
+            assert 0 <= found.start < found.end <= total
+
+
+@given(st.binary(min_size=1, max_size=50), st.integers(0, 60), st.integers(0, 60))
+def test_a_range_is_the_slice_that_it_names(whole: bytes, first: int, last: int) -> None:
+    total = len(whole)
+    if first < total and last >= first:
+        found = parse_range(f"bytes={first}-{last}", total)
+        assert found is not None
+        assert whole[found.start : found.end] == whole[first : last + 1]
+    if last:
+        suffix = parse_range(f"bytes=-{last}", total)
+        assert suffix is not None
+        assert whole[suffix.start : suffix.end] == whole[-last:]
+
+
+@given(st.text() | st.text("0123456789. -+:GMTeuSnovJan,"), st.floats(0, 4e9))
+def test_any_retry_after_is_a_bounded_pause(value: str, now: float) -> None:
+    seconds = parse_retry_after(value, now)
+
+    assert seconds is None or 0 <= seconds <= LONGEST_RETRY_AFTER

@@ -1,0 +1,287 @@
+"""A small real registry that misbehaves on demand, and counts what it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qs
+
+from aiohttp import web
+
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import OCI_MANIFEST
+
+_PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]+)")
+_PIECE = 64 * 1024
+
+
+@dataclass
+class Faults:
+    """What goes wrong; everything is as it should be by default. Positions and lengths in bytes of the body, times in seconds."""
+
+    status: int | None = None
+    """Answer with this status to everything below /v2/."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Further headers of such an answer."""
+    statuses: list[int] = field(default_factory=list)
+    """Answer the next requests with these, one each."""
+    before_headers: float = 0.0
+    between_pieces: float = 0.0
+    hold_at: int | None = None
+    """Send so much, then wait until `release` is set."""
+    cut_at: int | None = None
+    """End the connection when the body has come to this position of the blob."""
+    cuts: int = 1
+    """How often that happens."""
+    reset: bool = False
+    """Reset the connection rather than close it."""
+    wrong_content: bool = False
+    """Bytes of the right number, but others."""
+    extra_bytes: int = 0
+    """More than there should be, in the Content-Length too."""
+    chunked: bool = False
+    until_close: bool = False
+    """No length and no chunks: the end of the connection ends the body, as in HTTP/1.0."""
+    content_encoding: str | None = None
+    ignore_range: bool = False
+    no_head_digest: bool = False
+    content_type: str | None = None
+    """Of manifests, instead of their own."""
+    auth: str | None = None
+    """bearer or basic."""
+    challenge: str | None = None
+    """Instead of the right challenge."""
+    user: tuple[str, str] | None = None
+    """The only user who gets a token or passes; None: everybody gets a token."""
+    token_uses: int | None = None
+    """After so many requests a token is refused."""
+    token_lifetime: int = 300
+    token_status: int = 200
+    redirect: str | None = None
+    """Redirect blobs to this base URL, path kept."""
+    redirect_loop: bool = False
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request."""
+
+    method: str
+    path: str
+    range: str | None
+    authorization: str | None
+    accept_encoding: str | None
+
+
+class FaultyRegistry:
+    """An async context manager; `url` leads to it on loopback. It can be killed and started again on the same port."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
+        self.blobs: dict[str, bytes] = {}
+        self.manifests: dict[tuple[str, str], tuple[bytes, str]] = {}
+        self.seen: list[Seen] = []
+        self.release = asyncio.Event()
+        self.port = 0
+        self._runner: web.AppRunner | None = None
+        self._transports: set[asyncio.BaseTransport] = set()
+        self._tokens: dict[str, int] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.kill()
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.01)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def kill(self) -> None:
+        """End all connections in the middle of whatever they carry."""
+        self.release.set()
+        for transport in self._transports:
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def add_blob(self, data: bytes) -> Digest:
+        digest = Digest.of(data)
+        self.blobs[str(digest)] = data
+        return digest
+
+    def add_manifest(self, name: str, tag: str, raw: bytes, media_type: str = OCI_MANIFEST) -> Digest:
+        digest = Digest.of(raw)
+        for reference in (tag, str(digest)):
+            self.manifests[name, reference] = (raw, media_type)
+        return digest
+
+    def count(self, method: str, kind: str = "") -> int:
+        """How many requests with this method had `kind` in their path."""
+        return sum(1 for request in self.seen if request.method == method and kind in request.path)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if request.transport is not None:
+            self._transports.add(request.transport)
+        self.seen.append(
+            Seen(
+                request.method,
+                request.path,
+                request.headers.get("Range"),
+                request.headers.get("Authorization"),
+                request.headers.get("Accept-Encoding"),
+            )
+        )
+        if request.path == "/token":
+            return self._token(request)
+        faults = self.faults
+        await asyncio.sleep(faults.before_headers)
+        status = faults.statuses.pop(0) if faults.statuses else faults.status
+        if status is not None:
+            return _error(status, "TOOMANYREQUESTS" if status == 429 else "UNKNOWN", "the hub says no", faults.headers)
+        if not self._may(request):
+            return _error(401, "UNAUTHORIZED", "authentication required", {"WWW-Authenticate": self._challenge(request)})
+        match = _PATH.fullmatch(request.path)
+        if match is None:
+            return web.Response(text="{}")
+        if match["kind"] == "manifests":
+            return self._manifest(request, match["name"], match["reference"])
+        if faults.redirect_loop:
+            return web.Response(status=307, headers={"Location": request.path})
+        if faults.redirect is not None:
+            return web.Response(status=307, headers={"Location": f"{faults.redirect}{request.path}?signature=a%2Fb%3D"})
+        return await self._blob(request, match["reference"])
+
+    # Rights
+
+    def _challenge(self, request: web.Request) -> str:
+        if self.faults.challenge is not None:
+            return self.faults.challenge
+        if self.faults.auth == "basic":
+            return 'Basic realm="faulty, \\"registry\\""'
+        match = _PATH.fullmatch(request.path)
+        name = match["name"] if match else ""
+        return f'Bearer realm="{self.url}/token",service="faulty",scope="repository:{name}:pull"'
+
+    def _may(self, request: web.Request) -> bool:
+        if self.faults.auth is None:
+            return True
+        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+        if self.faults.auth == "basic":
+            return scheme == "Basic" and self._is_user(value)
+        if scheme != "Bearer" or value not in self._tokens:
+            return False
+        self._tokens[value] += 1
+        return self.faults.token_uses is None or self._tokens[value] <= self.faults.token_uses
+
+    def _is_user(self, encoded: str) -> bool:
+        return self.faults.user is not None and encoded == base64.b64encode(":".join(self.faults.user).encode()).decode()
+
+    def _token(self, request: web.Request) -> web.Response:
+        if self.faults.token_status != 200:
+            return web.Response(status=self.faults.token_status, headers=self.faults.headers)
+        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+        if self.faults.user is not None and not (scheme == "Basic" and self._is_user(value)):
+            return web.Response(status=401)
+        scope = parse_qs(request.query_string).get("scope", [""])[0]
+        token = f"token-{len(self._tokens)}-{scope.replace(':', '-').replace('/', '-')}"
+        self._tokens[token] = 0
+        return web.json_response({"token": token, "expires_in": self.faults.token_lifetime})
+
+    # Content
+
+    def _manifest(self, request: web.Request, name: str, reference: str) -> web.Response:
+        found = self.manifests.get((name, reference))
+        if found is None:
+            return _error(404, "MANIFEST_UNKNOWN", f"no {reference} here")
+        raw, media_type = found
+        headers = {"Content-Type": self.faults.content_type or media_type}
+        if not (request.method == "HEAD" and self.faults.no_head_digest):
+            headers["Docker-Content-Digest"] = str(Digest.of(raw))
+        if self.faults.content_encoding is not None:
+            headers["Content-Encoding"] = self.faults.content_encoding
+        body = bytes(reversed(raw)) if self.faults.wrong_content else raw
+        return web.Response(body=body, headers=headers)
+
+    async def _blob(self, request: web.Request, reference: str) -> web.StreamResponse:
+        data = self.blobs.get(reference)
+        if data is None:
+            return _error(404, "BLOB_UNKNOWN", f"no {reference} here")
+        faults = replace(self.faults)
+        if faults.wrong_content:
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        data += bytes(faults.extra_bytes)
+        start = 0
+        asked = re.fullmatch(r"bytes=([0-9]+)-", request.headers.get("Range", ""))
+        if asked and not faults.ignore_range:
+            start = int(asked[1])
+            if start >= len(data):
+                return web.Response(status=416, headers={"Content-Range": f"bytes */{len(data)}"})
+        response = web.StreamResponse(status=206 if start else 200, headers={"Content-Type": "application/octet-stream"})
+        if start:
+            response.headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        if faults.content_encoding is not None:
+            response.headers["Content-Encoding"] = faults.content_encoding
+        if faults.chunked:
+            response.enable_chunked_encoding()
+        elif faults.until_close:
+            response.force_close()
+        else:
+            response.content_length = len(data) - start
+        await response.prepare(request)
+        if request.method != "HEAD":
+            await self._send(request, response, data, start)
+        return response
+
+    async def _send(self, request: web.Request, response: web.StreamResponse, data: bytes, start: int) -> None:
+        faults = self.faults
+        position = start
+        while position < len(data):
+            ends = [position + _PIECE, len(data)]
+            if faults.cut_at is not None and faults.cuts > 0 and faults.cut_at >= position:
+                ends.append(faults.cut_at)
+            if faults.hold_at is not None and faults.hold_at > position:
+                ends.append(faults.hold_at)
+            end = min(ends)
+            if end > position:
+                await response.write(data[position:end])
+            position = end
+            if faults.cut_at == position and faults.cuts > 0:
+                faults.cuts -= 1
+                await asyncio.sleep(0.02)
+                transport = request.transport
+                if transport is not None:
+                    (transport.abort if faults.reset else transport.close)()
+                return
+            if faults.hold_at == position:
+                await self.release.wait()
+            if faults.between_pieces:
+                await asyncio.sleep(faults.between_pieces)
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response({"errors": [{"code": code, "message": message}]}, status=status, headers=headers or {})
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait for something that another task brings about."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.005)
