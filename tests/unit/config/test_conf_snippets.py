@@ -1,0 +1,59 @@
+"""What conf/ gives to be copied fits the code: addresses, names, headers, commands."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+from mirror.cli import main
+from mirror.config import Config
+
+CONF = Path(__file__).parents[3] / "conf"
+CONFIG = Config()
+ADDRESS = CONFIG.server.listen
+
+
+def test_client_snippets_lead_to_the_default_address() -> None:
+    registries = tomllib.loads((CONF / "clients/registries.conf").read_text())["registry"]
+    assert {entry["prefix"]: entry["mirror"][0]["location"] for entry in registries} == {
+        name: f"{ADDRESS}/{name}" for name in ("docker.io", "quay.io", "ghcr.io")
+    }
+    assert {entry["prefix"] for entry in registries} <= CONFIG.active_upstreams.keys()
+    assert json.loads((CONF / "clients/daemon.json").read_text())["registry-mirrors"] == [f"http://{ADDRESS}"]
+    for name in ("docker.io", "_default"):
+        hosts = tomllib.loads((CONF / f"clients/containerd/{name}/hosts.toml").read_text())
+        assert hosts["host"] == {f"http://{ADDRESS}": {"capabilities": ["pull", "resolve"]}}
+
+
+def test_cvmfs_clients_have_settings_for_each_default_repository() -> None:
+    files = {file.stem: file.read_text() for file in (CONF / "clients/cvmfs/config.d").glob("*.conf")}
+    assert files.keys() == set(CONFIG.publish.repositories)
+    for fqrn, text in files.items():
+        settings = dict(line.split("=", 1) for line in text.splitlines() if not line.startswith("#"))
+        assert settings == {
+            "CVMFS_SERVER_URL": f'"http://{ADDRESS}/cvmfs/@fqrn@"',
+            "CVMFS_PUBLIC_KEY": f"/etc/cvmfs/keys/{fqrn}.pub",
+            "CVMFS_HTTP_PROXY": "DIRECT",
+        }
+        assert f"http://{ADDRESS}/_debark/v1/repositories/{fqrn}.pub" in text
+
+
+def test_the_service_uses_commands_and_options_that_exist() -> None:
+    unit = (CONF / "systemd/debark.service").read_text()
+    commands = re.findall(r"^ExecStart\w*=\S+/debark (.+)$", unit, re.MULTILINE)
+    assert len(commands) == 2
+    for line in commands:
+        words = line.split()
+        command = main
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert command is not main
+        assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_rotation_covers_the_logs() -> None:
+    text = (CONF / "logrotate/debark").read_text()
+    for file in (CONFIG.access_log, CONFIG.log_file):
+        assert file is not None
+        assert f"/var/lib/debark/log/{file.name}" in text
