@@ -1,0 +1,213 @@
+"""Blobs over HTTP: what a client's socket sees."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from mirror.errors import MirrorError
+from mirror.oci.codes import Subject, code_of, error_body
+from mirror.oci.digest import Digest
+from mirror.proxy.blob_response import SendLimits, SentBlob, send_blob
+from tests.support.faulty_registry import until
+from tests.support.fetching import Bench, bench
+
+BLOB = random.Random(4).randbytes(3_000_000)
+SIZE = len(BLOB)
+DIGEST = Digest.of(BLOB)
+HEADERS = {"Content-Type": "application/octet-stream"}
+
+
+@dataclass
+class Server:
+    at: Bench
+    url: str
+    session: aiohttp.ClientSession
+    sent: list[SentBlob]
+
+    async def get(self, **headers: str) -> tuple[int, Mapping[str, str], bytes]:
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.session.get(self.url, headers=fields) as response:
+            return response.status, response.headers, await response.read()
+
+    async def warm(self) -> None:
+        await self.get()
+        await until(lambda: self.at.store.size(DIGEST) == SIZE)
+
+
+@pytest.fixture(params=[{}, {"min_free_bytes": 1 << 62}], ids=["kept", "unkept"])
+async def server(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Server]:
+    async with bench(tmp_path, **request.param) as at, aiohttp.ClientSession() as session:
+        at.hub.add_blob(BLOB)
+        sent: list[SentBlob] = []
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            with at.fetch(DIGEST) as reader:
+                try:
+                    result = await send_blob(request, reader, DIGEST, HEADERS, SendLimits(1 << 20, slice_seconds=0.5))
+                except MirrorError as error:
+                    code = code_of(error, Subject.BLOB)
+                    return web.Response(status=code.status, body=error_body(code, str(error)))
+            sent.append(result)
+            return result.response
+
+        app = web.Application()
+        app.router.add_get("/blob", handle)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield Server(at, f"http://127.0.0.1:{runner.addresses[0][1]}/blob", session, sent)
+        at.hub.release.set()
+        await runner.cleanup()
+
+
+kept_only = pytest.mark.parametrize("server", [{}], ids=["kept"], indirect=True)
+
+
+async def test_a_whole_blob(server: Server) -> None:
+    for _ in range(2):
+        status, headers, body = await server.get()
+        assert (status, body) == (200, BLOB)
+        assert headers["Content-Length"] == str(SIZE)
+        assert headers["Docker-Content-Digest"] == str(DIGEST)
+        assert headers["Accept-Ranges"] == "bytes"
+        assert "Content-Encoding" not in headers
+        if server.at.fetcher.storage_problem is None:
+            await until(lambda: server.at.store.size(DIGEST) == SIZE)
+    await until(lambda: len(server.sent) == 2)
+    assert [(result.sent, result.is_complete) for result in server.sent] == [(SIZE, True)] * 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "end"), [("bytes=1000-", 1000, SIZE), ("bytes=7-9", 7, 10), ("bytes=-5", SIZE - 5, SIZE)]
+)
+async def test_ranges_cold_and_warm(server: Server, asked: str, start: int, end: int) -> None:
+    for _ in range(2):
+        status, headers, body = await server.get(Range=asked)
+        assert (status, body) == (206, BLOB[start:end])
+        assert headers["Content-Range"] == f"bytes {start}-{end - 1}/{SIZE}"
+        assert headers["Content-Length"] == str(end - start)
+        await asyncio.sleep(0.05)
+
+
+async def test_ranges_outside(server: Server) -> None:
+    status, headers, body = await server.get(Range=f"bytes={SIZE}-")
+
+    assert (status, headers["Content-Range"]) == (416, f"bytes */{SIZE}")
+    assert b"RANGE_INVALID" in body
+    assert headers["Content-Length"] == str(len(body))
+
+
+async def test_conditions(server: Server) -> None:
+    status, headers, body = await server.get(If_None_Match=f'"{DIGEST}"')
+    assert (status, body) == (304, b"")
+    assert headers["ETag"] == f'"{DIGEST}"'
+    assert (await server.get(If_Range='"other"', Range="bytes=1-"))[0] == 200
+    assert (await server.get(If_Range=f'"{DIGEST}"', Range="bytes=1-"))[0] == 206
+
+
+async def test_head_has_the_length_and_no_body(server: Server) -> None:
+    for method in (server.session.head, server.session.head, server.session.get):
+        async with method(server.url) as response:
+            assert response.status == 200
+            assert response.headers["Content-Length"] == str(SIZE)
+            assert len(await response.read()) == (SIZE if response.method == "GET" else 0)
+
+
+@kept_only
+async def test_the_answer_begins_while_the_fill_goes_on(server: Server) -> None:
+    server.at.hub.faults.hold_at = 500_000
+    async with server.session.get(server.url) as response:
+        assert response.headers["Content-Length"] == str(SIZE)
+        assert await response.content.readexactly(490_000) == BLOB[:490_000]
+        assert server.at.store.size(DIGEST) is None
+        server.at.hub.release.set()
+        assert await response.content.read() == BLOB[490_000:]
+
+
+async def test_many_clients_share_a_growing_file(server: Server) -> None:
+    server.at.hub.faults.between_pieces = 0.001
+    answers = await asyncio.gather(*(server.get() for _ in range(12)))
+
+    assert all((status, body) == (200, BLOB) for status, _, body in answers)
+    if server.at.fetcher.storage_problem is None:
+        assert server.at.hub.count("GET", "/blobs/") == 1
+
+
+async def test_a_body_without_a_length_is_sent_in_chunks(server: Server) -> None:
+    server.at.hub.faults.until_close = True
+    status, headers, body = await server.get()
+
+    assert (status, body) == (200, BLOB)
+    assert headers["Transfer-Encoding"] == "chunked"
+
+
+@pytest.mark.parametrize("until_close", [False, True])
+async def test_a_wrong_body_never_ends_as_a_complete_answer(server: Server, *, until_close: bool) -> None:
+    server.at.hub.faults.wrong_content, server.at.hub.faults.until_close = True, until_close
+
+    with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
+        await server.get()
+    await until(lambda: len(server.sent) == 1)
+    assert not server.sent[0].is_complete
+    assert server.at.store.size(DIGEST) is None
+
+
+async def test_a_transfer_that_cannot_be_gone_on_with_is_reset(server: Server) -> None:
+    server.at.hub.faults.cut_at, server.at.hub.faults.cuts = 1_000_000, 1000
+
+    with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
+        await server.get()
+
+
+async def test_what_the_upstream_refuses_is_an_error_answer(server: Server) -> None:
+    server.at.hub.faults.status = 429
+    status, _, body = await server.get()
+
+    assert status == 503
+    assert b"hub.test throttles this mirror" in body
+
+
+async def test_a_client_that_leaves_is_noticed_and_the_fill_goes_on(server: Server) -> None:
+    server.at.hub.faults.between_pieces = 0.005
+    response = await server.session.get(server.url)
+    await response.content.readexactly(1000)
+    response.close()
+
+    await until(lambda: len(server.sent) == 1)
+    assert not server.sent[0].is_complete
+    if server.at.fetcher.storage_problem is None:
+        await until(lambda: server.at.store.size(DIGEST) == SIZE)
+
+
+@kept_only
+async def test_a_client_that_does_not_read_is_left(server: Server) -> None:
+    big = random.Random(5).randbytes(1 << 20) * 40
+    path = server.at.store.path(DIGEST)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(big)
+    host, port = "127.0.0.1", int(server.url.split(":")[2].split("/")[0])
+    reader, writer = await asyncio.open_connection(host, port, limit=1024)
+    writer.write(b"GET /blob HTTP/1.1\r\nHost: x\r\n\r\n")
+    await writer.drain()
+
+    await until(lambda: len(server.sent) == 1)
+    assert not server.sent[0].is_complete
+    writer.close()
+    assert reader is not None
+
+
+@kept_only
+async def test_warm_blobs_touch_no_upstream(server: Server) -> None:
+    await server.warm()
+    await server.at.hub.kill()
+
+    assert (await server.get())[2] == BLOB
+    assert (await server.get(Range="bytes=5-8"))[2] == BLOB[5:9]
