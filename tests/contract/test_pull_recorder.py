@@ -162,6 +162,7 @@ async def test_docker_gets_a_second_tag_of_the_same_image_right_after_the_first(
     for tag in ("1", "latest"):
         await mirror.head(tag, AMD64)
         mirror.get_digest(AMD64)
+        assert await mirror.recorder.drain(20) == 0
     assert await mirror.requests() == [_named("1", AMD64, AMD64), _named("latest", AMD64, AMD64)]
 
 
