@@ -26,6 +26,7 @@ def test_requests_are_counted_by_kind_status_and_cache_result() -> None:
     assert found["debark_response_bytes_total", (("cache", "hit"), ("kind", "blob"))] == 2000
     assert found["debark_request_seconds_bucket", (("kind", "manifest"), ("le", "2.0"))] == 0
     assert found["debark_request_seconds_count", (("kind", "manifest"),)] == 1
+    assert not [name for name, _ in found if name.endswith("_created")]
 
 
 def test_work_on_upstreams_and_losses_are_counted() -> None:
