@@ -20,9 +20,9 @@ from publisher.cvmfs.cuts import CutLimits
 from publisher.cvmfs.editor import CatalogEditor
 from publisher.cvmfs.entry import Directory, Entry
 from publisher.cvmfs.hash import HASH_SIZE, ContentHash, ObjectKind
-from publisher.cvmfs.history import TRUNK, TRUNK_PREVIOUS, History, Tag
+from publisher.cvmfs.history import TRUNK, TRUNK_PREVIOUS, History, Tag, check_tag_name
 from publisher.cvmfs.manifest import RepositoryManifest
-from publisher.cvmfs.path import ROOT, ancestors, basename, is_below, normalise, parent, parent_key, path_key, show
+from publisher.cvmfs.path import ROOT, ancestors, basename, is_below, normalise, parent_key, path_key, show
 from publisher.cvmfs.row import MARKER_NAME, TRANSITION, Flags, Row, entry_row, hardlinks, row_entry
 from publisher.cvmfs.statistics import Counters
 from publisher.errors import PublishError, RepositoryDamaged
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 class Transaction:
     """A context manager that holds the repository's lock. Not for use by two threads at a time.
 
-    Paths are bytes, with or without a leading slash. Parents that are missing are made, as directories of mode 0755. Methods raise
+    Paths are bytes, with or without a leading slash. Parents that are missing are made as directories of mode 0755. Methods raise
     InvalidInput for what the format cannot hold and PublishError where something else is in the way, both without having changed
     anything but missing parents; after RepositoryDamaged, StorageFull or Unavailable the transaction is to be left.
     """
@@ -109,9 +109,17 @@ class Transaction:
         path = normalise(path)
         if entry is not None and not entry.is_directory:
             raise InvalidInput(f"{show(path)} cannot be made a directory with the mode {entry.mode:o}")
-        for place in ancestors(path)[:-1]:
-            self._put_directory(place, None)
-        self._put_directory(path, entry)
+        holder = self._holder(path)
+        row = holder.row(path_key(path))
+        if row is None:
+            self._insert_directory(self._prepare_parent(path), path, entry)
+        elif not row.is_directory:
+            raise PublishError(f"{show(path)} is no directory; remove it first")
+        elif entry is not None:
+            transition = row.flags & TRANSITION
+            new = entry_row(row.key, row.parent, row.name, entry, links=row.hardlinks, transition=transition)
+            if new != row:
+                holder.replace(row, new)
 
     def make_catalog(self, path: bytes) -> None:
         """Let a directory, made if need be, have a nested catalog of its own; no change if it has."""
@@ -154,7 +162,8 @@ class Transaction:
         return True
 
     def tag(self, name: str, description: str = "") -> None:
-        """Name the revision that the commit publishes."""
+        """Name the revision that the commit publishes. Raises InvalidInput for an impossible name."""
+        check_tag_name(name)
         self._tags[name] = description
 
     def untag(self, name: str) -> None:
@@ -186,7 +195,9 @@ class Transaction:
         editor = self._editors.get(reference.path)
         if editor is None:
             data = self._repository.objects.metadata(reference.content, ObjectKind.CATALOG, reference.size or None)
-            editor = self._editors[reference.path] = CatalogEditor(data, reference.path, reference.content)
+            editor = CatalogEditor(data, reference.path, reference.content)
+            editor.root_row()
+            self._editors[reference.path] = editor
         return editor
 
     def _holder(self, path: bytes) -> CatalogEditor:
@@ -201,27 +212,22 @@ class Transaction:
         return next(self._editors[place] for place in reversed(ancestors(path)[:-1]) if place in self._editors)
 
     def _prepare_parent(self, path: bytes) -> CatalogEditor:
-        """Make the directories above a path, and return the catalog that is to hold it. Raises PublishError."""
+        """Make the directories above a path that are missing, and return the catalog that is to hold it. Raises PublishError."""
         above = ancestors(path)[:-1]
-        for place in above:
-            self._put_directory(place, None)
-        return self._holder(above[-1])
+        holder = self._holder(above[-1])
+        missing = []
+        while (row := holder.row(path_key(above[-1]))) is None:
+            missing.append(above.pop())
+        if not row.is_directory:
+            raise PublishError(f"{show(above[-1])} is no directory; remove it first")
+        for place in reversed(missing):
+            self._insert_directory(holder, place, None)
+        return holder
 
-    def _put_directory(self, path: bytes, entry: Entry | None) -> None:
-        """Make a directory whose parent exists, or give it the metadata of `entry`. Raises PublishError."""
-        holder = self._holder(path)
-        row = holder.row(path_key(path))
-        if row is None:
-            made = entry or Entry(mode=stat.S_IFDIR | 0o755, mtime=self._stamp.modified)
-            holder.insert(entry_row(path_key(path), parent_key(path), basename(path), made, links=hardlinks(2)))
-            holder.add_links(parent_key(path), 1)
-        elif not row.is_directory:
-            raise PublishError(f"{show(path)} is no directory; remove it first")
-        elif entry is not None:
-            transition = row.flags & int(TRANSITION)
-            new = entry_row(row.key, row.parent, row.name, entry, links=row.hardlinks, transition=transition)
-            if new != row:
-                holder.replace(row, new)
+    def _insert_directory(self, holder: CatalogEditor, path: bytes, entry: Entry | None) -> None:
+        made = entry or Entry(mode=stat.S_IFDIR | 0o755, mtime=self._stamp.modified)
+        holder.insert(entry_row(path_key(path), parent_key(path), basename(path), made, links=hardlinks(2)))
+        holder.add_links(parent_key(path), 1)
 
     def _take_away(self, path: bytes) -> None:
         """Remove what is at a path, if there is something."""
@@ -322,7 +328,7 @@ class Transaction:
                 history.remove(name)
             else:
                 history.put(Tag(name, root, self._stamp.revision, self._stamp.modified, size, description))
-        if TRUNK in tags:
+        if TRUNK in tags and TRUNK not in self._tags:
             previous = Tag(
                 TRUNK_PREVIOUS, base.root, base.revision, base.timestamp, base.catalog_size or 0, "default undo target"
             )

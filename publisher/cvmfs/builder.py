@@ -96,6 +96,7 @@ class _CatalogWriter:
         self._nested: list[NestedReference] = []
         self._statistics = Statistics(Counters(), Counters())
         self._groups = 0
+        self._left_out = 0
 
     def write(self, store: ObjectStore, stamp: Stamp, previous: ContentHash | None) -> BuiltCatalog:
         key = path_key(self._path)
@@ -104,6 +105,8 @@ class _CatalogWriter:
             self._rows.append(root)
             self._rows.append(entry_columns(path_key(self._path + b"/" + MARKER_NAME), key, MARKER_NAME, self._marker))
             self._fill(key)
+            if self._left_out:
+                log.warning("markers_left_out", path=show(self._path), count=self._left_out)
         except InvalidInput as error:
             raise PublishError(f"{show(self._path)} holds what a catalog cannot: {error}") from error
         self._count()
@@ -124,8 +127,10 @@ class _CatalogWriter:
             for name, child in directory.children.items():
                 path = prefix + name
                 if name == MARKER_NAME:
-                    log.warning("marker_left_out", path=show(path))
+                    self._left_out += 1
                 elif isinstance(child, Entry):
+                    if stat.S_ISDIR(child.mode):
+                        raise InvalidInput(f"{name!r} has a directory's mode but is none")
                     key = path_key(path)
                     rows.append(entry_columns(key, parent, name, child, links.get(id(child), 1)))
                     if child.chunks:

@@ -30,6 +30,12 @@ class Tag:
     """Empty for the trunk."""
 
 
+def check_tag_name(name: str) -> None:
+    """Refuse what cannot name a snapshot. Raises InvalidInput."""
+    if _NAME.fullmatch(name) is None:
+        raise InvalidInput(f"'{name[:80]}' cannot name a snapshot: letters, digits and - _ . / : only")
+
+
 class History:
     """A history database in memory."""
 
@@ -71,8 +77,7 @@ class History:
 
     def put(self, tag: Tag) -> None:
         """Add a named snapshot, or point its name to another revision. Raises InvalidInput for an impossible name."""
-        if _NAME.fullmatch(tag.name) is None:
-            raise InvalidInput(f"'{tag.name[:80]}' cannot name a snapshot: letters, digits and - _ . / : only")
+        check_tag_name(tag.name)
         values = (tag.name, str(tag.root), tag.revision, tag.timestamp, tag.description, tag.size, tag.branch)
         self._connection.execute("INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, 0, ?, ?, ?)", values)
 

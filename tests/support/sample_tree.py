@@ -46,7 +46,7 @@ def link(target: bytes, mtime: int = MTIME) -> Entry:
 def everything(store: ObjectStore) -> Directory:
     """One directory with all kinds of objects, names, times, owners, links and attributes."""
     top = directory(mtime_ns=5)
-    files = top.children["files".encode()] = directory()
+    files = top.children[b"files"] = directory()
     files.children = {
         b"hello.txt": regular(store, b"hello\n"),
         b"empty": regular(store, b""),
@@ -60,22 +60,47 @@ def everything(store: ObjectStore) -> Directory:
         b"attributes": regular(
             store,
             b"x",
-            xattrs=((b"security.capability", b"\x01\x00\x00\x02\x00\x20" + bytes(14)), (b"user.empty", b""), (b"user.long", b"v" * 255), (b"user." + b"k" * 250, b"1")),
+            xattrs=(
+                (b"security.capability", b"\x01\x00\x00\x02\x00\x20" + bytes(14)),
+                (b"user.empty", b""),
+                (b"user." + b"k" * 250, b"1"),
+                (b"user.long", b"v" * 255),
+            ),
         ),
     }
     names = top.children[b"names"] = directory()
-    for name in (b"sp ace", b"new\nline", b"quote'\"", "Grüße-日本語".encode(), b"latin1-\xe9\xff", b"n" * 255, b"-dash", b"a;b&c|d$e", b"%41"):
+    for name in (
+        b"sp ace",
+        b"new\nline",
+        b"quote'\"",
+        "Grüße-日本語".encode(),
+        b"latin1-\xe9\xff",
+        b"n" * 255,
+        b"-dash",
+        b"a;b&c|d$e",
+        b"%41",
+    ):
         names.children[name] = regular(store, b"name " + name)
     links = top.children[b"links"] = directory()
     for number, target in enumerate(
-        (b"../files/hello.txt", b"/etc/passwd", b"does/not/exist", b"/opt/$(HOME)/x", b"$(A:-b)", b"$(:-$)(", b"$HOME $$ ${X} $(open",
-         b"$($(X))", b"d/" * 500 + b"end", b"latin1-\xe9")
+        (b"../files/hello.txt", b"/etc/passwd", b"does/not/exist", b"/opt/$(HOME)/x", b"$(A:-b)", b"$(:-$)(", b"$HOME $$ ${X}",
+         b"$(open", b"$($(X))", b"d/" * 500 + b"end", b"latin1-\xe9")
     ):  # fmt: skip
         links.children[b"link%d" % number] = link(target)
     hard = top.children[b"hard"] = directory()
     shared, pipe, symbolic = regular(store, b"shared", uid=7), Entry(mode=stat.S_IFIFO | 0o640, mtime=MTIME), link(b"a")
     big = chunked(store, [b"1" * 10_000, b"2" * 10_000])
-    hard.children = {b"a": shared, b"b": shared, b"c": shared, b"p": pipe, b"q": pipe, b"s": symbolic, b"t": symbolic, b"x": big, b"y": big}
+    hard.children = {
+        b"a": shared,
+        b"b": shared,
+        b"c": shared,
+        b"p": pipe,
+        b"q": pipe,
+        b"s": symbolic,
+        b"t": symbolic,
+        b"x": big,
+        b"y": big,
+    }
     across = hard.children[b"across"] = directory()
     across.children[b"a"] = shared
     special = top.children[b"special"] = directory()
@@ -86,9 +111,7 @@ def everything(store: ObjectStore) -> Directory:
         b"bigminor": Entry(mode=stat.S_IFBLK | 0o600, mtime=MTIME, rdev=os.makedev(240, 70_000)),
         b"whiteout": Entry(mode=stat.S_IFCHR, mtime=MTIME),
     }
-    opaque = top.children[b"opaque"] = directory(
-        xattrs=((b"trusted.overlay.opaque", b"y"), (b"user.overlay.opaque", b"y"))
-    )
+    opaque = top.children[b"opaque"] = directory(xattrs=((b"trusted.overlay.opaque", b"y"), (b"user.overlay.opaque", b"y")))
     opaque.children[b"inside"] = directory(0o2775, uid=1000, gid=1000)
     return top
 
