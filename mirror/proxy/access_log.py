@@ -10,7 +10,7 @@ from aiohttp.abc import AbstractAccessLogger
 
 from mirror.metrics import Metrics
 from mirror.proxy.exchange import Exchange, exchange_of
-from mirror.report.accesslog import AccessRecord, CacheResult
+from mirror.report.accesslog import AccessRecord
 from mirror.report.writer import AccessLog
 
 
@@ -27,7 +27,7 @@ def access_logger(access_log: AccessLog | None, metrics: Metrics) -> type[Abstra
             exchange = exchange_of(request) or Exchange("")
             record = _record(request, response, seconds, exchange)
             metrics.request(
-                kind=record.kind.value, status=record.status, cache=record.cache.value, size=record.size, seconds=seconds
+                kind=record.kind.value, status=record.status, cache=record.cache or "", size=record.size, seconds=seconds
             )
             if access_log is not None:
                 access_log.write(record)
@@ -44,15 +44,21 @@ def _record(request: web.BaseRequest, response: web.StreamResponse, seconds: flo
         path=request.path,
         kind=exchange.kind,
         status=response.status,
-        size=exchange.sent if exchange.sent is not None else response.body_length,
+        size=exchange.sent if exchange.sent is not None else _body_bytes(request, response),
         seconds=seconds,
         upstream=route.name.registry if route else "",
         repository=route.name.repository if route else "",
         reference=str(route.reference) if route else "",
         digest=exchange.digest,
         media_type=exchange.media_type,
-        cache=CacheResult(exchange.cache.value) if exchange.cache is not None else CacheResult.NONE,
+        cache=exchange.cache,
         state=exchange.state,
         agent=request.headers.get("User-Agent", ""),
         request_id=exchange.request_id,
     )
+
+
+def _body_bytes(request: web.BaseRequest, response: web.StreamResponse) -> int:
+    """What the server sent by itself; its own count includes the headers."""
+    has_body = request.method != "HEAD" and response.status not in {204, 304}
+    return (response.content_length or 0) if has_body else 0

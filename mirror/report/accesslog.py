@@ -36,6 +36,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from mirror.errors import InvalidInput
+from mirror.fetch.result import CacheResult
 
 VERSION = 1
 LONGEST_TEXT = 1024
@@ -52,16 +53,6 @@ class RequestKind(StrEnum):
     CVMFS = "cvmfs"
     STATUS = "status"
     OTHER = "other"
-
-
-class CacheResult(StrEnum):
-    """Where the content of an answer came from."""
-
-    HIT = "hit"
-    STALE = "stale"
-    MISS = "miss"
-    JOINED = "joined"
-    NONE = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +75,8 @@ class AccessRecord:
     reference: str = ""
     digest: str = ""
     media_type: str = ""
-    cache: CacheResult = CacheResult.NONE
+    cache: CacheResult | None = None
+    """None where no cache is concerned."""
     state: str = ""
     agent: str = ""
     request_id: str = ""
@@ -110,7 +102,7 @@ def format_line(record: AccessRecord) -> str:
             "status": record.status,
             "bytes": record.size,
             "seconds": round(record.seconds, 6),
-            "cache": record.cache.value,
+            "cache": record.cache or "",
             "state": record.state[:LONGEST_TEXT],
             "agent": record.agent[:LONGEST_TEXT],
             "id": record.request_id[:LONGEST_TEXT],
@@ -144,7 +136,7 @@ def parse_line(line: str | bytes) -> AccessRecord:
         reference=_text(document, "reference"),
         digest=_text(document, "digest"),
         media_type=_text(document, "type"),
-        cache=_choice(CacheResult, document, "cache"),
+        cache=_choice(CacheResult, document, "cache") if document.get("cache") != "" else None,
         state=_text(document, "state"),
         agent=_text(document, "agent"),
         request_id=_text(document, "id"),

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mirror.report.accesslog import CacheResult
+from mirror.fetch.result import CacheResult
 from mirror.report.reader import BadLines
 from mirror.report.summary import OTHERS, Summary, Total, Totals
 
@@ -33,7 +33,7 @@ def as_document(summary: Summary, bad: BadLines, top: int) -> dict[str, Any]:
         "requests": summary.all.requests,
         "bytes": summary.all.size,
         "statuses": {f"{group}xx": count for group, count in sorted(summary.by_status.items())},
-        "cache": {result.value: _total(total) for result, total in summary.by_cache.items() if result is not CacheResult.NONE},
+        "cache": {result.value: _total(total) for result, total in summary.by_cache.items()},
         "served_from_cache": {"requests": summary.cached_requests, "bytes": summary.cached_bytes},
         "images": _rows(summary.by_image, top),
         "users": _rows(summary.by_user, top),

@@ -20,8 +20,9 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Generic, TypeVar
 
+from mirror.fetch.result import CacheResult
 from mirror.oci.manifest import INDEX_TYPES
-from mirror.report.accesslog import AccessRecord, CacheResult, RequestKind
+from mirror.report.accesslog import AccessRecord, RequestKind
 
 OTHERS = "(others)"
 """The name under which everything is added up that came after a table was full."""
@@ -115,7 +116,8 @@ class Summary:
         self.by_user.of(record.user or record.client).add(record)
         if record.status < HTTPStatus.BAD_REQUEST:
             self.by_image.of(self._asked.image(record)).add(record)
-            self.by_cache[record.cache].add(record)
+            if record.cache is not None:
+                self.by_cache[record.cache].add(record)
         self.published_pulls += is_pull(record) and record.state == "published"
 
     @property
@@ -129,7 +131,7 @@ class Summary:
         return self._share(lambda total: total.size)
 
     def _share(self, measure: Measure) -> float | None:
-        counted = {result: measure(total) for result, total in self.by_cache.items() if result is not CacheResult.NONE}
+        counted = {result: measure(total) for result, total in self.by_cache.items()}
         everything = sum(counted.values())
         return (counted[CacheResult.HIT] + counted[CacheResult.STALE]) / everything if everything else None
 

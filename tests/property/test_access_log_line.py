@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.errors import InvalidInput
+from mirror.fetch.result import CacheResult
 from mirror.report.accesslog import (
     LONGEST_LINE,
     LONGEST_TEXT,
     AccessRecord,
-    CacheResult,
     RequestKind,
     format_line,
     parse_line,
@@ -41,7 +41,7 @@ records = st.builds(
     reference=hostile,
     digest=hostile,
     media_type=hostile,
-    cache=st.sampled_from(CacheResult),
+    cache=st.none() | st.sampled_from(CacheResult),
     state=hostile,
     agent=hostile,
     request_id=hostile,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mirror.fetch.result import CacheResult
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
-from mirror.report.accesslog import AccessRecord, CacheResult, RequestKind
+from mirror.report.accesslog import AccessRecord, RequestKind
 
 NOON = 1_795_435_200.0
 """2026-11-23T12:00:00Z"""
@@ -52,6 +53,6 @@ PING = replace(
     repository="",
     reference="",
     digest="",
-    cache=CacheResult.NONE,
+    cache=None,
     size=2,
 )

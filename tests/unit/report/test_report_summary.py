@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from mirror.report.accesslog import CacheResult
+from mirror.fetch.result import CacheResult
 from mirror.report.summary import Summary
 from tests.support.access_records import CHILD, INDEX, LAYER, MANIFEST, NOON, PING
 
