@@ -102,6 +102,7 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         metrics.expect_upstreams(clients)
         metrics.watch_disk(DataDirectory(config.data).free_bytes)
         application = web.Application(middlewares=[answer_errors], client_max_size=config.server.max_body)
+        application.on_response_prepare.append(_name_server)
         application.add_routes([*registry.routes(), *status.routes()])
         application.router.add_get("/cvmfs/{fqrn}/{path:.+}", CvmfsFiles(config.data / "cvmfs").get)
         if config.metrics.enabled:
@@ -165,6 +166,10 @@ def _probes(store: BlobStore, blobs: BlobFetcher, statuses: Statuses) -> dict[st
         return None
 
     return {"store": store_probe, "state": state_probe}
+
+
+async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = USER_AGENT
 
 
 def _metrics_handler(metrics: Metrics) -> Handler:

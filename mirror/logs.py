@@ -25,7 +25,7 @@ from mirror.redaction import redact_event
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "pretty", "json"]
 
-_NOISY = ("aiohttp.access", "asyncio", "aiosqlite", "sqlalchemy.engine")
+_NOISY = ("aiohttp.access", "asyncio", "aiosqlite", "sqlalchemy.engine", "alembic")
 """Loggers of libraries whose information is our debugging."""
 
 _CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "?")

@@ -29,7 +29,9 @@ class Exchange:
 
     @property
     def subject(self) -> Subject:
-        """What an error would be about."""
+        """What an error would be about: the name, until that has been understood."""
+        if self.route is None:
+            return Subject.NAME
         return {RequestKind.MANIFEST: Subject.MANIFEST, RequestKind.BLOB: Subject.BLOB}.get(self.kind, Subject.NAME)
 
 
