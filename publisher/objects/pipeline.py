@@ -7,6 +7,7 @@ compressing a kilobyte. Compression, hashing and file system calls release the i
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections import deque
@@ -154,6 +155,10 @@ class Intake:
                 raise
             self._submit([piece], length)
         return ticket
+
+    def add_bytes(self, content: bytes) -> Ticket:
+        """Take a small file that is in memory anyway. Raises as `add` does."""
+        return self.add(len(content), io.BytesIO(content).read)
 
     def finish(self) -> None:
         """Return when everything taken so far is stored. Raises the first failure of the store."""

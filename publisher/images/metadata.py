@@ -1,0 +1,52 @@
+"""The small documents beside each layer. Layout reference, section 3, `layers.json` and `origin.json`."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from mirror.errors import InvalidInput
+from mirror.oci.digest import Digest
+
+
+def layers_json(layer: Digest, diff_id: Digest, size: int, created: float) -> bytes:
+    """A layer's digests (of its blob, and of its uncompressed archive), uncompressed bytes, and Unix time of unpacking."""
+    whole = int(created)
+    nanoseconds = int((created - whole) * 1_000_000_000)
+    return _document(
+        [
+            {
+                "id": diff_id.hex,
+                "created": f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z",
+                "compressed-diff-digest": str(layer),
+                "diff-digest": str(diff_id),
+                "diff-size": size,
+            }
+        ]
+    )
+
+
+def origin_json(config: Digest, existing: bytes | None = None) -> bytes:
+    """The config digests of the images that use a layer: those of the existing document, and this one.
+
+    Raises InvalidInput if the existing document is something else.
+    """
+    configs = [] if existing is None else _origins(existing)
+    if str(config) not in configs:
+        configs.append(str(config))
+    return _document({"origin": configs})
+
+
+def _origins(document: bytes) -> list[str]:
+    try:
+        content = json.loads(document)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"a layer's origin.json is not JSON: {error}") from error
+    origins = content.get("origin") if isinstance(content, dict) else None
+    if not isinstance(origins, list) or not all(isinstance(origin, str) for origin in origins):
+        raise InvalidInput("a layer's origin.json has no list of strings as its 'origin'")
+    return origins
+
+
+def _document(content: object) -> bytes:
+    return json.dumps(content, indent=2).encode("ascii") + b"\n"
