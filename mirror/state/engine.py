@@ -19,7 +19,7 @@ from typing import Any
 
 from sqlalchemy import URL, Table, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import AdaptedConnection, Connection
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -136,6 +136,7 @@ def _create_engine(url: URL, settings: DatabaseSettings) -> AsyncEngine:
         engine = create_async_engine(url, connect_args=arguments, **pool)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin)
+        event.listen(engine.sync_engine.pool, "invalidate", _roll_back)
         return engine
     arguments = {}
     if url.drivername == _DRIVERS[POSTGRESQL]:
@@ -153,6 +154,15 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 def _begin(connection: Connection) -> None:
     if connection.get_execution_options().get(_IMMEDIATE):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _roll_back(connection: AdaptedConnection, _record: object, _error: object) -> None:
+    """End the transaction of a connection that is given up because its task was cancelled.
+
+    SQLite closes a connection only when the last of its cursors is gone, and a traceback may keep one: the lock would stay too.
+    """
+    with contextlib.suppress(Exception):
+        connection.run_async(lambda driver: asyncio.shield(driver.rollback()))
 
 
 def _first_line(error: BaseException | None) -> str:

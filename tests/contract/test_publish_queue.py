@@ -331,13 +331,12 @@ async def test_only_steps_of_the_work_can_be_shown(queue: Queue) -> None:
 
 
 async def test_work_that_is_cancelled_at_any_point_leaves_no_lock_behind(queue: Queue) -> None:
-    for number in range(40):
-        task = asyncio.create_task(queue.enqueue(request_for(f"debian:{number}", f"m{number}")))
-        await asyncio.sleep(number * 0.0002)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-    async with asyncio.timeout(5):
-        assert await queue.enqueue(request_for("debian:last", "last"))
-        jobs = await queue.claim("p1", 100, LEASE)
-    assert digest_of("last") in {job.manifest for job in jobs}
+    async with asyncio.timeout(8):
+        for number in range(40):
+            task = asyncio.create_task(queue.enqueue(request_for(f"debian:{number}", f"m{number}")))
+            await asyncio.sleep(number * 0.0002)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            assert await queue.enqueue(request_for(f"debian:next{number}", f"next{number}"))
+    assert len(await queue.claim("p1", 100, LEASE)) >= 40
