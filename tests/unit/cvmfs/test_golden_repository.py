@@ -15,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from publisher.check import check
 from publisher.cvmfs.entry import Directory, Entry
 from publisher.cvmfs.hash import ContentHash
 from publisher.cvmfs.path import path_key
@@ -142,6 +143,14 @@ def test_parts_of_the_tree(name: str) -> None:
     root = snapshot.locate(b"")
     assert root is not None
     assert root.row.key == path_key(b"")
+
+
+def test_nothing_is_wrong_with_it(name: str) -> None:
+    opened(name)
+    store = load_directory(GOLDEN / "repo")
+    checksum = ContentHash.parse((GOLDEN / "reflog.chksum").read_text())
+    assert check(reader(), contains=store.contains, data=True) == []
+    assert check(reader(), contains=store.contains, reflog_checksum=checksum) == []
 
 
 def test_chain_of_trust(name: str) -> None:
