@@ -239,15 +239,27 @@ class FaultyRegistry:
             response.headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         if faults.content_encoding is not None:
             response.headers["Content-Encoding"] = faults.content_encoding
-        if faults.chunked:
+        if faults.until_close and request.method != "HEAD":
+            return await self._send_until_close(request, response, data[start:])
+        if faults.chunked or faults.until_close:
             response.enable_chunked_encoding()
-        elif faults.until_close:
-            response.force_close()
         else:
             response.content_length = len(data) - start
         await response.prepare(request)
         if request.method != "HEAD":
             await self._send(request, response, data, start)
+        return response
+
+    async def _send_until_close(self, request: web.Request, response: web.StreamResponse, body: bytes) -> web.StreamResponse:
+        """As an HTTP/1.0 server does it, which aiohttp's own responses cannot."""
+        transport = request.transport
+        assert isinstance(transport, asyncio.WriteTransport)
+        if self.faults.cut_at is not None and self.faults.cuts > 0:
+            self.faults.cuts -= 1
+            body = body[: self.faults.cut_at]
+        fields = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
+        transport.write(f"HTTP/1.0 {response.status} OK\r\n{fields}\r\n".encode() + body)
+        transport.close()
         return response
 
     async def _send(self, request: web.Request, response: web.StreamResponse, data: bytes, start: int) -> None:
