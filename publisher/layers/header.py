@@ -76,8 +76,9 @@ def is_end(block: bytes) -> bool:
 
 def parse_header(block: bytes) -> Header:
     """Read a block of 512 bytes that is not zero. Raises BrokenLayer."""
-    stored = _number(block[_CHECKSUM])
-    if stored != sum(block) - sum(block[_CHECKSUM]) + 8 * 0x20 and stored != _signed_sum(block):
+    stored = block[_CHECKSUM].strip(b" \0").lstrip(b"0")
+    computed = sum(block) - sum(block[_CHECKSUM]) + 8 * 0x20
+    if stored != b"%o" % computed and stored != b"%o" % _signed_sum(block):
         raise BrokenLayer("no tar header where one is expected: its checksum is wrong")
     flag = block[156:157]
     kind = _KINDS.get(flag)
