@@ -12,6 +12,7 @@ import click
 from mirror.config import wiring
 from mirror.config.command import config as config_group
 from mirror.config.load import Overrides, load
+from mirror.config.options import data_option, file_option, log_level_option, upstream_option
 from mirror.errors import InvalidInput, MirrorError
 from mirror.logs import Logs
 from mirror.metrics import Metrics
@@ -29,22 +30,12 @@ def main() -> None:
     """A registry mirror that unpacks every image pulled through it into CVMFS."""
 
 
-def _named_url(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    pairs = []
-    for value in values:
-        name, equals, url = value.partition("=")
-        if not name or not equals or not url:
-            raise click.BadParameter(f"'{value}' is not NAME=URL, such as hub.example.org=https://registry.example.org")
-        pairs.append((name, url))
-    return tuple(pairs)
-
-
 @main.command(name="serve")
-@click.option("--config", "file", envvar="DEBARK_CONFIG", type=click.Path(path_type=Path), help="Configuration file (TOML).")
-@click.option("--data", type=click.Path(path_type=Path), help="Data directory; $XDG_DATA_HOME/debark without it.")
+@file_option
+@data_option
 @click.option("--listen", metavar="HOST:PORT", help="Where to listen; 127.0.0.1:8585 without it, port 0 for any that is free.")
-@click.option("--upstream", "upstreams", metavar="NAME=URL", multiple=True, callback=_named_url, help="Mirror this registry too.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="The least that is logged.")
+@upstream_option
+@log_level_option
 def serve_command(
     file: Path | None, data: Path | None, listen: str | None, upstreams: tuple[tuple[str, str], ...], log_level: str | None
 ) -> None:

@@ -20,7 +20,7 @@ class UnsafeLayer(PublishError):
 
 
 class BrokenLayer(PublishError):
-    """A layer is not what it must be: no tar, cut, of another digest than promised, or not complete in itself; refused for good."""
+    """A layer is not what it must be: no tar, cut, of another digest than promised, or incomplete in itself; refused for good."""
 
 
 class RepositoryDamaged(PublishError, IntegrityError):

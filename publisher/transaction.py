@@ -13,7 +13,7 @@ from typing import Self
 
 import structlog
 
-from mirror.errors import InvalidInput
+from mirror.errors import InvalidInput, NotFound
 from publisher.cvmfs.builder import Stamp, build, marker_entry, store_metadata
 from publisher.cvmfs.catalog import NestedReference
 from publisher.cvmfs.cuts import CutLimits
@@ -88,6 +88,15 @@ class Transaction:
         """Whether there is anything at the path."""
         path = normalise(path)
         return self._holder(path).row(path_key(path)) is not None
+
+    def read(self, path: bytes) -> bytes:
+        """Content of a regular file, as it will be after a commit. Raises NotFound, InvalidInput if it is something else."""
+        entry = self.lookup(path)
+        if entry is None:
+            raise NotFound(f"{show(normalise(path))} does not exist")
+        if not stat.S_ISREG(entry.mode):
+            raise InvalidInput(f"{show(normalise(path))} is not a regular file")
+        return b"".join(self._repository.objects.content(entry))
 
     def graft(self, path: bytes, tree: Directory) -> None:
         """Put a whole tree at the path as a nested catalog, in place of anything that is there.

@@ -43,11 +43,15 @@ class NestedReference:
 class Catalog:
     """A catalog database. All methods raise RepositoryDamaged if it cannot be read."""
 
-    def __init__(self, data: bytes, path: bytes = ROOT) -> None:
-        """data: the uncompressed database; path: where it was found, which it must confirm."""
+    def __init__(self, data: bytes, path: bytes = ROOT, *, check_types: bool = True) -> None:
+        """data: the uncompressed database; path: where it was found, which it must confirm.
+
+        check_types: look at every cell's type; to be spared only for catalogs of one's own.
+        """
         self._connection = schema.load(data)
         self.path = path
-        self._check_types()
+        if check_types:
+            self._check_types()
         stated = self.properties.get("root_prefix", b"")
         if stated != path:
             raise RepositoryDamaged(f"the catalog at {show(path)} says that it belongs to {show(stated)}")

@@ -34,7 +34,7 @@ class CatalogEditor(Catalog):
 
     def __init__(self, data: bytes, path: bytes, content: ContentHash | None) -> None:
         """data: uncompressed database; content: hash of its object, None for a catalog that is new."""
-        super().__init__(data, path)
+        super().__init__(data, path, check_types=False)
         self.content = content
         self.counters = self.statistics
         self.accounted = self.counters.total if content is not None else Counters()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mirror.errors import NotFound
 from publisher.cvmfs import codec
-from publisher.cvmfs.entry import Compression
+from publisher.cvmfs.entry import Compression, Entry
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.errors import RepositoryDamaged
 from publisher.objects.store import ObjectSource
@@ -68,3 +69,10 @@ class VerifiedObjects:
             return codec.expand(self.stored(content, kind), compression, size)
         except RepositoryDamaged as error:
             raise RepositoryDamaged(f"the {_NAMES[kind]} {content} cannot be read: {error}") from error
+
+    def content(self, entry: Entry) -> Iterator[bytes]:
+        """Content of a regular file, piece by piece. Raises RepositoryDamaged, Unavailable."""
+        if entry.content is not None:
+            yield self.data(entry.content, ObjectKind.DATA, entry.compression, entry.size)
+        for chunk in entry.chunks:
+            yield self.data(chunk.content, ObjectKind.CHUNK, entry.compression, chunk.size)

@@ -105,10 +105,7 @@ class Snapshot:
 
     def content(self, entry: Entry) -> Iterator[bytes]:
         """Content of a regular file, piece by piece."""
-        if entry.content is not None:
-            yield self._objects.data(entry.content, ObjectKind.DATA, entry.compression, entry.size)
-        for chunk in entry.chunks:
-            yield self._objects.data(chunk.content, ObjectKind.CHUNK, entry.compression, chunk.size)
+        return self._objects.content(entry)
 
     def read(self, path: bytes) -> bytes:
         """Content of a regular file as a whole. Raises NotFound, InvalidInput if it is something else."""

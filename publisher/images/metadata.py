@@ -26,6 +26,18 @@ def layers_json(layer: Digest, diff_id: Digest, size: int, created: float) -> by
     )
 
 
+def parse_layers_json(document: bytes) -> tuple[Digest, int]:
+    """The diff_id of a layer and the bytes of its uncompressed archive. Raises InvalidInput."""
+    try:
+        (content,) = json.loads(document)
+        size = content["diff-size"]
+        if not isinstance(size, int) or isinstance(size, bool):
+            raise InvalidInput("a layer's layers.json has no size in bytes")
+        return Digest.parse(content["diff-digest"]), size
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InvalidInput(f"a layer's layers.json does not describe one layer: {error}") from error
+
+
 def origin_json(config: Digest, existing: bytes | None = None) -> bytes:
     """The config digests of the images that use a layer: those of the existing document, and this one.
 

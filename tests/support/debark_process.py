@@ -104,7 +104,7 @@ class DebarkProcess:
             return []
         tasks = Path(f"/proc/{self._process.pid}/task")
         children = (int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split())
-        return [pid for pid in children if b"debark-publisher" in _command_line(pid)]
+        return [pid for pid in children if b"\0publisher\0run\0" in _command_line(pid)]
 
     def kill_publisher(self) -> bool:
         """SIGKILL for the publisher; whether there was one."""

@@ -1,0 +1,111 @@
+"""Puts a prepared image into a transaction: layers that lack, flat root, manifest, public names. Layout reference, section 8.
+
+Everything of the image is in one revision: whoever sees the public link sees all that it leads to. Placing an image again changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import Descriptor, ImageManifest
+from mirror.oci.reference import ImageReference
+from publisher.cvmfs.entry import Directory, Entry
+from publisher.errors import Conflict
+from publisher.images import layout, metadata
+from publisher.objects.pipeline import Pipeline, Ticket
+from publisher.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackedLayer:
+    """A layer whose content is in the repository's store."""
+
+    descriptor: Descriptor
+    """As in the manifest."""
+    diff_id: Digest
+    tree: Directory
+    entries: int
+    size: int
+    """Bytes of the uncompressed archive."""
+    is_held: bool = False
+    """Whether it was found in the repository, and so may be gone when the transaction comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """All that a transaction needs of an image."""
+
+    digest: Digest
+    """Of the manifest."""
+    raw_manifest: bytes
+    manifest: ImageManifest
+    names: tuple[ImageReference, ...]
+    layers: tuple[UnpackedLayer, ...] = ()
+    """Lowest first; none if the repository has all of them."""
+    flat: Directory | None = None
+    """None if the repository has it."""
+
+    @property
+    def config(self) -> Digest:
+        """What the root file system is filed under."""
+        return self.manifest.config.digest
+
+
+def place_images(transaction: Transaction, pipeline: Pipeline, images: Sequence[PreparedImage], now: float) -> None:
+    """Put the images into the transaction. now: Unix seconds.
+
+    Raises Conflict if a layer that was there vanished meanwhile, PublishError, StorageFull, Unavailable.
+    """
+    for image in images:
+        for layer in image.layers:
+            _place_layer(transaction, pipeline, layer, image.config, now)
+        if not transaction.exists(layout.flat_root(image.config)):
+            if image.flat is None:
+                raise _vanished("root file system", image.config)
+            for path in layout.flat_catalogs(image.config):
+                transaction.make_catalog(path)
+            transaction.graft(layout.flat_root(image.config), image.flat)
+        manifest = _stored(pipeline, image.raw_manifest, now)
+        for name in image.names:
+            for path in layout.name_catalogs(name):
+                transaction.make_catalog(path)
+            _put_document(transaction, layout.manifest_document(name), manifest)
+            transaction.put_symlink(layout.public_link(name), layout.link_target(name, image.config))
+
+
+def _place_layer(transaction: Transaction, pipeline: Pipeline, layer: UnpackedLayer, config: Digest, now: float) -> None:
+    digest = layer.descriptor.digest
+    if not transaction.exists(layout.layer_root(digest)):
+        if layer.is_held:
+            raise _vanished("layer", digest)
+        for path in layout.layer_catalogs(digest):
+            transaction.make_catalog(path)
+        transaction.graft(layout.layer_root(digest), layer.tree)
+        document = metadata.layers_json(digest, layer.diff_id, layer.size, now)
+        _put_document(transaction, layout.layers_document(digest), _stored(pipeline, document, now))
+    origin = layout.origin_document(digest)
+    before = transaction.read(origin) if transaction.exists(origin) else None
+    after = metadata.origin_json(config, before)
+    if after != before:
+        _put_document(transaction, origin, _stored(pipeline, after, now))
+
+
+def _vanished(what: str, digest: Digest) -> Conflict:
+    return Conflict(f"the {what} of {digest} was removed from the repository while an image was built on it; it is made again")
+
+
+def _stored(pipeline: Pipeline, content: bytes, now: float) -> Entry:
+    with pipeline.intake() as intake:
+        ticket: Ticket = intake.add_bytes(content)
+    return Entry(mode=stat.S_IFREG | 0o644, mtime=int(now), size=ticket.size, content=ticket.content, chunks=ticket.chunks)
+
+
+def _put_document(transaction: Transaction, path: bytes, entry: Entry) -> None:
+    """Put a document, unless the same content is there already."""
+    present = transaction.lookup(path)
+    if present is None or (present.content, present.chunks) != (entry.content, entry.chunks):
+        transaction.put_file(path, entry)

@@ -1,0 +1,91 @@
+"""The CVMFS repositories that this publisher fills: opened or made at the start, leased, kept valid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from mirror.data import DataDirectory
+from mirror.errors import NotFound
+from mirror.jobs.repositories import RepositoryFacts
+from publisher.cvmfs.manifest import MANIFEST_NAME, RepositoryManifest
+from publisher.objects.compress import compressor
+from publisher.objects.local import LocalObjectStore
+from publisher.objects.pipeline import Pipeline, PipelineLimits
+from publisher.repository import Repository
+from publisher.spool import RepositorySettings
+
+log = structlog.get_logger()
+
+_TORN_SECONDS = 86_400.0
+"""Files on their way in that are older than this belong to nobody."""
+
+
+@dataclass(slots=True)
+class Stratum0:
+    """One repository with the pipeline that stores content for it."""
+
+    repository: Repository
+    pipeline: Pipeline
+    stored_bytes: int
+    """Of all objects, when they were measured last."""
+
+    @property
+    def fqrn(self) -> str:
+        """Fully qualified repository name."""
+        return self.repository.fqrn
+
+    def measure(self) -> None:
+        """Look how much the repository stores: a walk over its directories. Blocking. Raises Unavailable."""
+        self.stored_bytes = _stored_bytes(self.repository)
+
+    def facts(self, manifest: RepositoryManifest) -> RepositoryFacts:
+        """What the state database is told of the repository in this revision."""
+        return RepositoryFacts(
+            fqrn=self.fqrn,
+            revision=manifest.revision,
+            root_hash=str(manifest.root),
+            public_key=self.repository.keys.public_pem.decode("ascii"),
+            url_path=f"/cvmfs/{self.fqrn}",
+            stored_bytes=self.stored_bytes,
+        )
+
+
+def open_or_create(
+    fqrn: str, data: DataDirectory, settings: RepositorySettings, limits: PipelineLimits, whitelist_lifetime: timedelta
+) -> Stratum0:
+    """A repository below the data directory, made with keys and an empty first revision if there is none. Blocking.
+
+    settings: of a new one; an existing one keeps its own.
+    Raises InvalidInput, NotFound if keys of an existing one are missing, RepositoryDamaged, StorageFull, Unavailable.
+    """
+    store = LocalObjectStore(data.cvmfs / fqrn)
+    store.remove_leftovers(_TORN_SECONDS)
+    keys, spool = data.keys, data.spool / fqrn
+    try:
+        store.read_file(MANIFEST_NAME)
+    except NotFound:
+        repository = Repository.create(fqrn, store, keys=keys, spool=spool, settings=settings)
+    else:
+        repository = Repository.open(fqrn, store, keys=keys, spool=spool)
+    renew_whitelist(repository, whitelist_lifetime)
+    pipeline = Pipeline(store, compressor(repository.settings.compressor), limits)
+    return Stratum0(repository, pipeline, _stored_bytes(repository))
+
+
+def _stored_bytes(repository: Repository) -> int:
+    return sum(stored.size for stored in repository.store.objects())
+
+
+def renew_whitelist(repository: Repository, lifetime: timedelta) -> None:
+    """Sign the whitelist again once a third of its life is over. Blocking. A master key that is elsewhere is warned about."""
+    left = repository.whitelist().expires - datetime.fromtimestamp(repository.clock(), UTC)
+    if left > lifetime * 2 / 3:
+        return
+    if repository.keys.master is None:
+        log.warning("whitelist_expires", fqrn=repository.fqrn, days_left=left.days, mend="renew it where the master key is")
+        return
+    repository.renew_whitelist(lifetime)
+    log.info("whitelist_renewed", fqrn=repository.fqrn)

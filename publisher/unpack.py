@@ -1,0 +1,163 @@
+"""An image on its way into a repository: what is lacking is fetched and unpacked, then the flat root is merged, by metadata only.
+
+Objects are stored as they come; nothing is visible until a transaction names them (`publisher.images.place`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+import structlog
+from cachetools import LRUCache
+
+from mirror.errors import InvalidInput
+from mirror.jobs.model import Job, State
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import Descriptor, ImageConfig, ImageManifest, parse_config
+from mirror.oci.reference import RepositoryName
+from mirror.upstream.flight import SingleFlight
+from publisher.cvmfs.entry import Directory
+from publisher.cvmfs.reader import RepositoryReader
+from publisher.images import layout, metadata
+from publisher.images.place import PreparedImage, UnpackedLayer
+from publisher.images.singularity import with_singularity_files
+from publisher.layers.ingest import LayerResult, ingest_layer
+from publisher.layers.limits import LayerLimits
+from publisher.layers.merge import merge
+from publisher.layers.permissions import PermissionPolicy, apply_permissions
+from publisher.public import PublicContent, PublicManifest
+from publisher.stratum0 import Stratum0
+
+log = structlog.get_logger()
+
+OnState = Callable[[State], Awaitable[None]]
+
+_MAX_CONFIG = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackLimits:
+    """Bounds of unpacking."""
+
+    layer: LayerLimits
+    remembered_entries: int = 300_000
+    """Of layer trees kept in memory, about half a kilobyte each: images that come together share their lower layers."""
+
+
+class Unpacker:
+    """Prepares images for one repository; safe for several images at a time."""
+
+    def __init__(self, content: PublicContent, stratum0: Stratum0, limits: UnpackLimits) -> None:
+        self._content = content
+        self._stratum0 = stratum0
+        self._limits = limits
+        self._known: LRUCache[Digest, UnpackedLayer] = LRUCache(limits.remembered_entries, getsizeof=_weight)
+        self._flights: SingleFlight[Digest, UnpackedLayer] = SingleFlight()
+
+    async def prepare(self, job: Job, public: PublicManifest, on_state: OnState) -> PreparedImage:
+        """Everything that a transaction needs to publish the image. on_state: told when unpacking begins.
+
+        Raises Denied if a part of it is not public; InvalidInput, UnsafeLayer, BrokenLayer, IntegrityError for what can never be
+        published; NotFound, Unavailable, StorageFull for what may be published later.
+        """
+        name, manifest = job.source, public.manifest
+        await self._content.prove(name, manifest.references)
+        config = parse_config(await self._content.small_blob(name, manifest.config, _MAX_CONFIG))
+        if len(config.diff_ids) != len(manifest.layers):
+            raise InvalidInput(f"the image has {len(manifest.layers)} layers, but its config names {len(config.diff_ids)}")
+        reader = await asyncio.to_thread(self._stratum0.repository.reader)
+        image = PreparedImage(job.manifest, public.raw, manifest, tuple(request.image for request in job.requests))
+        if await asyncio.to_thread(_is_complete, reader, manifest):
+            return image
+        await self._fetch_lacking(name, manifest.layers, reader)
+        await on_state(State.INGESTING)
+        layers: list[UnpackedLayer] = []
+        for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
+            layers.append(await self._layer(name, descriptor, diff_id, tuple(layers), reader))
+        return replace(image, layers=tuple(layers), flat=await asyncio.to_thread(self._flat, layers, config))
+
+    async def close(self) -> None:
+        """Give up layers that are being unpacked."""
+        await self._flights.close()
+
+    async def _fetch_lacking(self, name: RepositoryName, layers: Sequence[Descriptor], reader: RepositoryReader) -> None:
+        """Bring the blobs that are to be unpacked into the mirror's store, all at the same time."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for descriptor in dict.fromkeys(layers):
+                    if descriptor.digest not in self._known and not await _holds(reader, descriptor.digest):
+                        group.create_task(self._content.blob(name, descriptor))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+
+    async def _layer(
+        self, name: RepositoryName, layer: Descriptor, diff_id: Digest, below: Sequence[UnpackedLayer], reader: RepositoryReader
+    ) -> UnpackedLayer:
+        known = self._known.get(layer.digest)
+        if known is not None and known.diff_id == diff_id:
+            return known
+        work = partial(self._read_or_ingest, name, layer, diff_id, below, reader)
+        unpacked, _ = await self._flights.run(layer.digest, work)
+        if unpacked.diff_id != diff_id:
+            raise InvalidInput(f"layer {layer.digest} has the diff_id {unpacked.diff_id}, but the image's config says {diff_id}")
+        return unpacked
+
+    async def _read_or_ingest(
+        self, name: RepositoryName, layer: Descriptor, diff_id: Digest, below: Sequence[UnpackedLayer], reader: RepositoryReader
+    ) -> UnpackedLayer:
+        if await _holds(reader, layer.digest):
+            unpacked = await asyncio.to_thread(_read, reader, layer)
+        else:
+            started = monotonic()
+            path = await self._content.blob(name, layer)
+            result = await asyncio.to_thread(self._ingest, path, diff_id, below)
+            log.info(
+                "layer_ingested",
+                fqrn=self._stratum0.fqrn,
+                digest=str(layer.digest),
+                entries=result.entries,
+                size=result.size,
+                seconds=round(monotonic() - started, 3),
+            )
+            unpacked = UnpackedLayer(layer, result.diff_id, result.tree, result.entries, result.size)
+        if _weight(unpacked) <= self._known.maxsize:
+            self._known[layer.digest] = unpacked
+        return unpacked
+
+    def _ingest(self, path: Path, diff_id: Digest, below: Sequence[UnpackedLayer]) -> LayerResult:
+        lower = (lambda: merge([layer.tree for layer in below])) if below else None
+        with path.open("rb") as blob:
+            return ingest_layer(blob, diff_id, self._stratum0.pipeline, self._limits.layer, lower=lower)
+
+    def _flat(self, layers: Sequence[UnpackedLayer], config: ImageConfig) -> Directory:
+        flat = merge([layer.tree for layer in layers])
+        apply_permissions(flat, PermissionPolicy())
+        with_singularity_files(flat, config, self._stratum0.pipeline)
+        return flat
+
+
+def _weight(layer: UnpackedLayer) -> int:
+    return layer.entries + 1
+
+
+def _is_complete(reader: RepositoryReader, manifest: ImageManifest) -> bool:
+    """Whether the repository has all of the image but, perhaps, the name that it is wanted under."""
+    wanted = [layout.flat_root(manifest.config.digest), *(layout.layer_root(layer.digest) for layer in manifest.layers)]
+    return all(reader.lookup(path) is not None for path in wanted)
+
+
+async def _holds(reader: RepositoryReader, layer: Digest) -> bool:
+    return await asyncio.to_thread(reader.lookup, layout.layer_root(layer)) is not None
+
+
+def _read(reader: RepositoryReader, layer: Descriptor) -> UnpackedLayer:
+    """A layer that the repository holds. Raises RepositoryDamaged."""
+    tree = reader.tree(layout.layer_root(layer.digest))
+    diff_id, size = metadata.parse_layers_json(reader.read(layout.layers_document(layer.digest)))
+    entries = sum(1 for _ in tree.walk())
+    return UnpackedLayer(layer, diff_id, tree, entries, size, is_held=True)

@@ -1,0 +1,245 @@
+"""The publisher at work: claims jobs, unpacks images side by side, commits what is ready in groups, and says how it ended.
+
+One bad image never stops the queue: whatever an image's work raises becomes that image's state and reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from time import time
+
+import structlog
+
+from mirror.background import running
+from mirror.errors import Denied, IntegrityError, InvalidInput, MirrorError, Unavailable
+from mirror.jobs.leases import LeaseExpired
+from mirror.jobs.model import Job, Publication, State
+from mirror.jobs.queue import HeldLayer, Queue
+from mirror.jobs.repositories import Repositories
+from mirror.jobs.schedule import Candidate, choose
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import ImageManifest
+from publisher.commit import GroupCommitter
+from publisher.cvmfs.cuts import CutLimits
+from publisher.errors import BrokenLayer, UnsafeLayer
+from publisher.images import layout
+from publisher.images.place import PreparedImage, place_images
+from publisher.lease import RepositoryLease
+from publisher.public import PublicContent
+from publisher.repository import Revision, Step
+from publisher.stratum0 import Stratum0
+from publisher.transaction import Transaction
+from publisher.unpack import Unpacker
+
+log = structlog.get_logger()
+
+_HOPELESS = (Denied, InvalidInput, IntegrityError, UnsafeLayer, BrokenLayer)
+"""What trying again cannot mend."""
+_LOOK_SECONDS = 1.0
+"""How long one wait for work lasts before it is seen whether to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A repository that images go to."""
+
+    stratum0: Stratum0
+    unpacker: Unpacker
+    lease: RepositoryLease
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How a publisher works.
+
+    owner: its name, used by no other that lives. images: worked on at the same time. batch: images of one revision at the most.
+    lease: seconds that a job stays claimed without a sign of life.
+    """
+
+    owner: str
+    images: int
+    batch: int
+    lease: float
+    cuts: CutLimits
+
+
+class Worker:
+    """Publishes until it is told to stop."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        repositories: Repositories,
+        content: PublicContent,
+        targets: Mapping[str, Target],
+        settings: WorkerSettings,
+    ) -> None:
+        """targets: by fqrn."""
+        self._queue = queue
+        self._content = content
+        self._repositories = repositories
+        self._targets = targets
+        self._settings = settings
+        self._committers = {fqrn: self._committer(target) for fqrn, target in targets.items()}
+        self._running: dict[Digest, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(settings.images)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then jobs that are under way are given back. Raises Unavailable if it cannot begin."""
+        returned = await self._queue.recover(self._settings.owner)
+        log.info("publisher_ready", repositories=sorted(self._targets), taken_over=returned)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._give_back)
+            for fqrn, target in self._targets.items():
+                await target.lease.acquire()
+                await stack.enter_async_context(running(f"lease of {fqrn}", target.lease.keep))
+                await stack.enter_async_context(running(f"commits of {fqrn}", self._committers[fqrn].run))
+            await stack.enter_async_context(running("signs of life", self._renew))
+            await stack.enter_async_context(running("claims", self._claim))
+            await stop.wait()
+            log.info("publisher_stopping", under_way=len(self._running))
+            await self._abandon()
+
+    async def _claim(self) -> None:
+        """Take jobs as long as there is room for more images."""
+        while True:
+            await self._slots.acquire()
+            jobs: list[Job] = []
+            try:
+                if not any(target.lease.is_held for target in self._targets.values()):
+                    await asyncio.sleep(_LOOK_SECONDS)
+                elif await self._queue.wait(_LOOK_SECONDS):
+                    jobs = await self._queue.claim(self._settings.owner, 1, self._settings.lease)
+            finally:
+                if not jobs:
+                    self._slots.release()
+            for job in jobs:
+                self._running[job.manifest] = asyncio.create_task(self._publish(job))
+
+    async def _publish(self, job: Job) -> None:
+        """One image from its claim to its end, whatever that is."""
+        names = [str(request.image) for request in job.requests]
+        with structlog.contextvars.bound_contextvars(job_id=str(job.manifest), images=names):
+            try:
+                await self._settle(job)
+            except LeaseExpired as error:
+                log.warning("image_given_up", reason=str(error))
+            except MirrorError as error:
+                log.warning("image_end_not_recorded", reason=str(error), mend="its lease runs out, then it is done again")
+            finally:
+                del self._running[job.manifest]
+                self._slots.release()
+
+    async def _settle(self, job: Job) -> None:
+        owner = self._settings.owner
+        try:
+            await self._bring(job)
+        except LeaseExpired:
+            raise
+        except _HOPELESS as error:
+            log.warning("image_refused", reason=str(error))
+            await self._queue.refused(owner, job.manifest, str(error))
+        except MirrorError as error:
+            retry_after = error.retry_after if isinstance(error, Unavailable) else None
+            due = await self._queue.failed(owner, job.manifest, str(error), retry_after)
+            log.warning("image_failed", reason=str(error), attempt=job.attempts, next_try=due)
+        except Exception as error:
+            log.exception("image_failed_unexpectedly", attempt=job.attempts)
+            await self._queue.failed(owner, job.manifest, f"unexpected failure of the publisher: {error!r}")
+
+    async def _bring(self, job: Job) -> None:
+        """Get the image into a repository, and record where it is."""
+        started = time()
+        public = await self._content.manifest(job.source, job.manifest)
+        await self._prove_names(job)
+        target = await self._choose(job, public.manifest)
+        fqrn = target.stratum0.fqrn
+
+        async def on_state(state: State) -> None:
+            await self._queue.advance(self._settings.owner, [job.manifest], state)
+
+        image = await target.unpacker.prepare(job, public, on_state)
+        revision = await self._committers[fqrn].submit(image)
+        publications = {
+            name: Publication(fqrn, f"/cvmfs/{fqrn}/{layout.public_link(name).decode('ascii')}", revision.revision)
+            for name in image.names
+        }
+        held = [HeldLayer(layer.descriptor.digest, layer.descriptor.size, layer.entries) for layer in image.layers]
+        await self._queue.published(self._settings.owner, job.manifest, fqrn, publications, held)
+        log.info("image_published", fqrn=fqrn, revision=revision.revision, seconds=round(time() - started, 3))
+
+    async def _prove_names(self, job: Job) -> None:
+        """A name of a private repository must not become public by way of an image that is. Raises Denied, Unavailable."""
+        for name in {request.image.name for request in job.requests} - {job.source}:
+            await self._content.manifest(name, job.manifest)
+
+    async def _choose(self, job: Job, manifest: ImageManifest) -> Target:
+        """The repository that holds the image already, or else that the scheduler prefers. Raises Unavailable."""
+        if job.fqrn is not None and job.fqrn in self._targets:
+            return self._targets[job.fqrn]
+        held = await self._repositories.held_bytes([layer.digest for layer in manifest.layers])
+        candidates = [
+            Candidate(
+                facts.fqrn,
+                facts.state,
+                held.get(facts.fqrn, 0),
+                facts.stored_bytes,
+                away=not self._targets[facts.fqrn].lease.is_held,
+            )
+            for facts in await self._repositories.all()
+            if facts.fqrn in self._targets
+        ]
+        chosen = choose(candidates)
+        if chosen is None:
+            raise Unavailable("no repository takes images now: each is being cleaned, full, or written by another publisher")
+        return self._targets[chosen]
+
+    def _committer(self, target: Target) -> GroupCommitter[PreparedImage, Revision]:
+        async def commit(images: Sequence[PreparedImage]) -> Revision:
+            await self._queue.advance(self._settings.owner, [image.digest for image in images], State.COMMITTING)
+            revision = await asyncio.to_thread(self._transact, target, images)
+            await self._repositories.put(target.stratum0.facts(revision.manifest))
+            return revision
+
+        return GroupCommitter(commit, self._settings.batch)
+
+    def _transact(self, target: Target, images: Sequence[PreparedImage]) -> Revision:
+        def on_step(step: Step) -> None:
+            if step is not Step.PUBLISHED:
+                target.lease.check()
+
+        stratum0 = target.stratum0
+        with Transaction(stratum0.repository, limits=self._settings.cuts) as transaction:
+            place_images(transaction, stratum0.pipeline, images, time())
+            return transaction.commit(on_step)
+
+    async def _renew(self) -> None:
+        """Show that the claimed images are being worked on; stop work on those that somebody else has claimed."""
+        while True:
+            await asyncio.sleep(self._settings.lease / 3)
+            lost = (
+                await self._queue.renew(self._settings.owner, list(self._running), self._settings.lease) if self._running else ()
+            )
+            for manifest in lost:
+                if manifest in self._running:
+                    log.warning("image_lease_lost", job_id=str(manifest))
+                    self._running[manifest].cancel()
+
+    async def _abandon(self) -> None:
+        """Stop work that is under way; what is stored by now is found again by the next try."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _give_back(self) -> None:
+        """Let others, or the next process, go on at once instead of waiting for leases to run out."""
+        try:
+            await self._queue.release(self._settings.owner)
+            for target in self._targets.values():
+                await target.lease.release()
+        except Unavailable as error:
+            log.warning("leases_not_released", reason=str(error))
