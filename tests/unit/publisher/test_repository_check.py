@@ -9,7 +9,6 @@ import pytest
 from publisher.check import check
 from publisher.cvmfs import codec
 from publisher.cvmfs.builder import Stamp, store_metadata
-from publisher.cvmfs.editor import CatalogEditor
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.history import History, Tag
 from publisher.cvmfs.manifest import MANIFEST_NAME
@@ -20,6 +19,7 @@ from publisher.transaction import Transaction
 from tests.support.memory_store import MemoryStore
 from tests.support.repositories import new_repository, problems
 from tests.support.sample_tree import everything
+from tests.support.tampering import at, tamper
 
 
 def sound(tmp_path: Path) -> tuple[Repository, MemoryStore]:
@@ -29,34 +29,6 @@ def sound(tmp_path: Path) -> tuple[Repository, MemoryStore]:
         transaction.commit()
     assert problems(repository) == []
     return repository, store
-
-
-def tamper(repository: Repository, path: bytes, statements: str) -> None:
-    """Change a catalog by SQL and publish it with proper hashes and signatures, but with nothing else put right."""
-    base = repository.manifest()
-    stamp = Stamp(base.revision + 1, base.timestamp)
-    root = CatalogEditor(repository.objects.metadata(base.root, ObjectKind.CATALOG), b"", base.root)
-    if path:
-        reference = root.nested_towards(path)
-        assert reference is not None
-        data = changed(
-            repository, CatalogEditor(repository.objects.metadata(reference.content, ObjectKind.CATALOG), path, None), statements
-        )
-        content = store_metadata(repository.store, data, ObjectKind.CATALOG)
-        statements = f"UPDATE nested_catalogs SET sha1 = '{content}', size = {len(data)}"
-    data = changed(repository, root, statements + f"; UPDATE properties SET value = '{stamp.revision}' WHERE key = 'revision'")
-    new = NewRoot(store_metadata(repository.store, data, ObjectKind.CATALOG), len(data), stamp, base.history)
-    repository.publish(new, repository.reflog(), base)
-
-
-def changed(repository: Repository, catalog: CatalogEditor, statements: str) -> bytes:
-    catalog._connection.executescript(statements)
-    return catalog._connection.serialize()
-
-
-def at(path: bytes) -> str:
-    first, second = path_key(path)
-    return f"WHERE md5path_1 = {first} AND md5path_2 = {second}"
 
 
 X = b"/x"

@@ -10,7 +10,7 @@ from publisher.cvmfs.cuts import CutLimits
 from publisher.cvmfs.entry import Directory, Entry
 from publisher.cvmfs.hash import ObjectKind
 from publisher.cvmfs.history import TRUNK, Tag
-from publisher.errors import PublishError
+from publisher.errors import LeaseLost, PublishError
 from publisher.repository import Repository, Step
 from publisher.transaction import Transaction
 from tests.support.repositories import Clock, new_repository, problems
@@ -293,6 +293,25 @@ def test_without_changes_nothing_is_published(tmp_path: Path) -> None:
         assert not transaction.changed
         assert transaction.commit().revision == 2
     assert store.files == files
+
+
+def test_a_commit_that_was_stopped_can_be_tried_again(tmp_path: Path) -> None:
+    repository, store = new_repository(tmp_path)
+
+    def stop(step: Step) -> None:
+        if step is Step.ANNOUNCE_REFLOG:
+            raise LeaseLost("the lease went to another server")
+
+    with Transaction(repository) as transaction:
+        transaction.make_catalog(b"a/b/c")
+        transaction.put_file(b"a/b/c/file", regular(store, b"1"))
+        with pytest.raises(LeaseLost):
+            transaction.commit(stop)
+        assert repository.reader().manifest.revision == 1
+        transaction.make_catalog(b"a/b")
+        transaction.commit()
+    assert repository.reader().read(b"a/b/c/file") == b"1"
+    assert problems(repository) == []
 
 
 def test_leaving_without_a_commit_changes_nothing(tmp_path: Path) -> None:
