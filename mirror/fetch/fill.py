@@ -180,7 +180,9 @@ class Fill:
             self._notify()
 
     def verify(self, total: int) -> None:
-        """All bytes are in the file, and they are right."""
+        """All bytes are in the file, and they are right. Raises IntegrityError if readers were promised another number of them."""
+        if self.is_started and self.total not in (None, total):
+            raise IntegrityError(f"{self.digest} has {total} bytes, {self.total} were promised")
         self.total = self._available = total
         self.is_started = self._is_verified = True
         self._notify()

@@ -38,7 +38,9 @@ class GuardedResolver(AbstractResolver):
             return found
         allowed = [result for result in found if is_public_address(result["host"])]
         if not allowed:
-            raise OSError(None, f"{host} has no public address, and no upstream's configuration allows it a private one")
+            raise OSError(
+                None, f"{host} has no public address; if it is right, list it in trusted_hosts and set allow_private_addresses"
+            )
         return allowed
 
     async def close(self) -> None:

@@ -76,6 +76,8 @@ class Seen:
     range: str | None
     authorization: str | None
     accept_encoding: str | None
+    query: str
+    """As it came, not decoded."""
 
 
 class FaultyRegistry:
@@ -147,6 +149,7 @@ class FaultyRegistry:
                 request.headers.get("Range"),
                 request.headers.get("Authorization"),
                 request.headers.get("Accept-Encoding"),
+                request.rel_url.raw_query_string,
             )
         )
         if request.path == "/token":

@@ -134,3 +134,19 @@ async def test_a_follower_of_one_who_found_it_wrong_ends_too(tmp_path: Path) -> 
 
         assert isinstance(error, IntegrityError)
         assert len(body) < SIZE
+
+
+async def test_a_follower_that_promised_another_size_ends_before_it(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        part = at.store.part(DIGEST)
+        assert part.try_lock()
+        reading = asyncio.create_task(read_what_comes(at.fetch(DIGEST, SIZE - 1000)))
+        await asyncio.sleep(0.05)
+        part.append([BLOB])
+        at.store.commit(part)
+        part.close()
+
+        body, error = await reading
+
+        assert isinstance(error, IntegrityError)
+        assert len(body) < SIZE - 1000

@@ -267,6 +267,7 @@ async def test_a_redirect_to_a_trusted_host_carries_no_rights(hub: FaultyRegistr
         (request,) = bucket.seen
     assert request.authorization is None
     assert request.range == "bytes=1000-"
+    assert request.query == "signature=a%2Fb%3D"
 
 
 async def test_a_redirect_to_a_strange_host_is_refused(hub: FaultyRegistry) -> None:
