@@ -180,7 +180,7 @@ class Fill:
             self._notify()
 
     def verify(self, total: int) -> None:
-        """All bytes are in the file, and they are right. Raises IntegrityError if readers were promised another number of them."""
+        """All bytes are in the file, and right. Raises IntegrityError if readers were promised another number of them."""
         if self.is_started and self.total not in (None, total):
             raise IntegrityError(f"{self.digest} has {total} bytes, {self.total} were promised")
         self.total = self._available = total
