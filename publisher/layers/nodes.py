@@ -44,15 +44,14 @@ class Folder:
     attributes: Entry | None = None
     """None as long as only paths of other members imply the directory."""
     opaque: bool = False
+    """Hides all that lower layers have in it."""
+    """Hides what lower layers have in it."""
     children: dict[bytes, Node] = field(default_factory=dict)
+    deleted: set[bytes] = field(default_factory=set)
+    """Names that lower layers no longer have, whether or not this one has them anew."""
 
 
 Node: TypeAlias = "Folder | File | Entry"
-
-
-def is_whiteout(node: object) -> bool:
-    """Whether the node deletes its name."""
-    return isinstance(node, Entry) and node.is_whiteout
 
 
 def is_symlink(node: object) -> bool:

@@ -7,11 +7,12 @@ nothing is ever looked up on a real file system.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from publisher.cvmfs.entry import Directory, Entry
 from publisher.errors import BrokenLayer, UnsafeLayer
 from publisher.layers import names
-from publisher.layers.nodes import File, Folder, Node, is_symlink, is_whiteout
+from publisher.layers.nodes import File, Folder, Node, is_symlink
 
 _MAX_LINKS = 40
 """What Linux follows in one path."""
@@ -64,28 +65,37 @@ class LinkBudget:
 def find(root: Folder, lower: Directory | None, path: names.Path, budget: LinkBudget) -> Node | Directory | None:
     """What a path means in the layer laid over the lower ones; a link at its very end is not followed; None if it is nothing."""
     walk = Walk(path, budget)
-    stack: list[tuple[Folder | None, Directory | None]] = [(root, None if root.opaque else lower)]
+    stack = [_Place(root, None if root.opaque else lower)]
     for component in walk:
         if component == b"..":
             del stack[max(1, len(stack) - 1) :]
             continue
-        upper, below = stack[-1]
-        child: Node | Directory | None = upper.children.get(component) if upper is not None else None
-        hidden = below.children.get(component) if below is not None else None
-        if child is None:
-            child = hidden
-        if isinstance(child, Folder):
-            merges = isinstance(hidden, Directory) and not child.opaque
-            stack.append((child, hidden if merges and isinstance(hidden, Directory) else None))
-        elif isinstance(child, Directory):
-            stack.append((None, child))
-        elif child is None or is_whiteout(child):
-            return None
-        elif walk.at_end:
+        child = stack[-1].child(component)
+        if isinstance(child, _Place):
+            stack.append(child)
+        elif child is None or walk.at_end:
             return child
         elif isinstance(child, File) or not is_symlink(child):
             return None
         elif walk.follow(child):
             del stack[1:]
-    upper, below = stack[-1]
-    return upper if upper is not None else below
+    return stack[-1].upper or stack[-1].lower
+
+
+@dataclass(slots=True)
+class _Place:
+    """A directory of the layer, of the lower ones, or of both."""
+
+    upper: Folder | None
+    lower: Directory | None
+
+    def child(self, name: bytes) -> _Place | File | Entry | None:
+        """What the name means here."""
+        own = self.upper.children.get(name) if self.upper is not None else None
+        hides = self.upper is not None and name in self.upper.deleted
+        below = self.lower.children.get(name) if self.lower is not None and not hides else None
+        if isinstance(own, Folder):
+            return _Place(own, below if isinstance(below, Directory) and not own.opaque else None)
+        if own is not None:
+            return own
+        return _Place(None, below) if isinstance(below, Directory) else below

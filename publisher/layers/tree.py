@@ -15,7 +15,7 @@ from publisher.cvmfs.entry import Directory, Entry
 from publisher.errors import BrokenLayer, UnsafeLayer
 from publisher.layers import names
 from publisher.layers.limits import LayerLimits
-from publisher.layers.nodes import File, Folder, Node, is_symlink, is_whiteout
+from publisher.layers.nodes import File, Folder, Node, is_symlink
 from publisher.layers.resolve import LinkBudget, Walk, find
 from publisher.layers.whiteout import Whiteout, whiteout_entry, with_opaque
 
@@ -44,7 +44,9 @@ class LayerTree:
         if isinstance(existing, Folder):
             existing.attributes = attributes
         else:
-            self._put(parent, path, Folder(attributes, opaque=is_whiteout(existing)))
+            if existing is not None:
+                parent.deleted.add(path[-1])  # what it replaces had replaced the lower layers' directory already
+            self._put(parent, path, Folder(attributes))
 
     def add(self, path: names.Path, node: File | Entry) -> None:
         """Anything that is not a directory, in the place of whatever has the name."""
@@ -66,12 +68,9 @@ class LayerTree:
         folder = self._open(whiteout.parent)
         if whiteout.name is None:
             folder.opaque = True
-            return
-        existing = folder.children.get(whiteout.name)
-        if isinstance(existing, Folder):
-            existing.opaque = True
-        elif existing is None:
-            self._put(folder, (*whiteout.parent, whiteout.name), whiteout_entry())
+        else:
+            self._count()
+            folder.deleted.add(whiteout.name)
 
     def finish(self) -> tuple[Directory, int]:
         """The tree, and how many names it has; once the intake of all its files is finished."""
@@ -84,10 +83,13 @@ class LayerTree:
             self._lower_tree = self._lower()
         return self._lower_tree
 
-    def _put(self, parent: Folder, path: names.Path, node: Node) -> None:
+    def _count(self) -> None:
         self._names += 1
         if self._names > self._limits.entries:
             raise UnsafeLayer(f"the layer makes more than the {self._limits.entries} names that are allowed")
+
+    def _put(self, parent: Folder, path: names.Path, node: Node) -> None:
+        self._count()
         parent.children[path[-1]] = node
 
     def _open(self, path: names.Path) -> Folder:
@@ -101,13 +103,13 @@ class LayerTree:
             child = stack[-1].children.get(component)
             if isinstance(child, Folder):
                 stack.append(child)
-            elif child is None or is_whiteout(child):
+            elif child is None:
                 names.split(component, self._limits, "directory")
                 if names.is_reserved(component):
                     raise UnsafeLayer(
                         f"'{names.shown(path)}' leads through a link to the reserved name '{names.shown(component)}'"
                     )
-                implied = Folder(opaque=child is not None)
+                implied = Folder()
                 self._put(stack[-1], (component,), implied)
                 stack.append(implied)
             elif isinstance(child, Entry) and is_symlink(child):
@@ -121,21 +123,23 @@ class LayerTree:
                 raise UnsafeLayer(f"'{names.shown(path)}' leads more than {self._limits.depth} levels deep")
         return stack[-1]
 
-    def _finished(self, folder: Folder, lower: Directory | None, length: int) -> Directory:
+    def _finished(self, folder: Folder, lower: Directory | None, length: int, *, anew: bool = False) -> Directory:
+        """lower: what the layers below have here; length: bytes of the path to here; anew: this hides all of `lower`."""
+        lower = None if anew else lower
         attributes = folder.attributes
         if attributes is None:
-            attributes = lower.entry if lower is not None else Entry(mode=_IMPLIED_MODE)
-        if folder.opaque:
+            attributes = Entry(mode=_IMPLIED_MODE) if lower is None else lower.entry
+        if anew or folder.opaque:
             attributes = replace(attributes, xattrs=with_opaque(attributes.xattrs))
             lower = None
-        children: dict[bytes, Directory | Entry] = {}
+        children: dict[bytes, Directory | Entry] = {name: whiteout_entry() for name in sorted(folder.deleted)}
         for name, child in folder.children.items():
             if length + len(name) > self._limits.path_bytes:
                 raise UnsafeLayer(f"a path that ends in '{names.shown(name)}' has more than {self._limits.path_bytes} bytes")
             if isinstance(child, Folder):
                 below = lower.children.get(name) if lower is not None else None
                 below = below if isinstance(below, Directory) else None
-                children[name] = self._finished(child, below, length + len(name) + 1)
+                children[name] = self._finished(child, below, length + len(name) + 1, anew=name in folder.deleted)
             else:
                 children[name] = child.entry() if isinstance(child, File) else child
         self._names += len(children)
