@@ -22,6 +22,10 @@ from publisher.layers.whiteout import Whiteout, whiteout_entry, with_opaque
 _IMPLIED_MODE = stat.S_IFDIR | 0o755
 
 
+class _NoDirectory(BrokenLayer):
+    """A path leads through something that is no directory."""
+
+
 class LayerTree:
     """Takes members in the archive's order. Raises UnsafeLayer and BrokenLayer; both name the member."""
 
@@ -64,8 +68,15 @@ class LayerTree:
         self.add(path, found)
 
     def add_whiteout(self, whiteout: Whiteout) -> None:
-        """Hide one name of the lower layers, or all that they have in a directory."""
-        folder = self._open(whiteout.parent)
+        """Hide one name of the lower layers, or all that they have in a directory.
+
+        Where this layer has put something else in the directory's place nothing is left to hide: umoci writes whiteouts for all that
+        was in a directory which became a file.
+        """
+        try:
+            folder = self._open(whiteout.parent)
+        except _NoDirectory:
+            return
         if whiteout.name is None:
             folder.opaque = True
         else:
@@ -116,7 +127,7 @@ class LayerTree:
                 if walk.follow(child):
                     del stack[1:]
             else:
-                raise BrokenLayer(
+                raise _NoDirectory(
                     f"'{names.shown(path)}' is the path of a member, but '{names.shown(component)}' is no directory"
                 )
             if len(stack) > self._limits.depth:

@@ -140,7 +140,7 @@ def _special(zoo: Path) -> None:
     os.mknod(zoo / "character-device", 0o20644, os.makedev(1, 3))
     os.mknod(zoo / "block-device", 0o60644, os.makedev(7, 0))
     (zoo / "attributes").touch()
-    os.setxattr(zoo / "attributes", "user.binary", bytes(range(256)))
+    os.setxattr(zoo / "attributes", "user.binary", bytes(range(255)))
     os.setxattr(zoo / "attributes", "user.text", b"value")
     os.setxattr(zoo / "attributes", "security.capability", _CAPABILITY)
 

@@ -176,3 +176,10 @@ def test_entries_of_a_layer_do_not_follow_links_of_lower_layers() -> None:
 
 def test_entries_count_whiteouts_but_not_the_root() -> None:
     assert ingest(archive(folder(b"./"), header(b"a/b"), header(b".wh.c"))).result.entries == 3
+
+
+@pytest.mark.parametrize("file_first", [True, False])
+def test_whiteouts_below_a_directory_that_became_a_file_hide_nothing_more(file_first: bool) -> None:
+    members = [header(b"d"), header(b"d/.wh.old")]
+    layer = ingest(archive(*members if file_first else reversed(members)))
+    assert paths(layer.tree) == ["d"]

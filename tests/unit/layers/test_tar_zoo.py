@@ -281,3 +281,9 @@ def test_parents_that_the_archive_lacks_are_made() -> None:
     assert entry_at(tree, "a").mode == stat.S_IFDIR | 0o700
     assert entry_at(tree, "a/b").mode == stat.S_IFDIR | 0o755
     assert list(directory_at(tree, "a/b").children) == [b"c"]
+
+
+def test_an_archive_without_its_last_padding_is_read_as_umoci_writes_it() -> None:
+    tar = header(b"f", size=600) + b"x" * 600
+    layer = ingest(tar)
+    assert layer.read("f") == b"x" * 600
