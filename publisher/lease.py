@@ -45,7 +45,7 @@ class RepositoryLease:
             raise LeaseLost(f"another publisher may write {self._fqrn} now: this one's lease ran out; the work is done again")
 
     async def acquire(self) -> None:
-        """Become the writer, or stay it, from now on; `is_held` tells whether that worked. What stands in the way is logged once."""
+        """Become the writer, or stay it, from now on; `is_held` tells whether that worked. An obstacle is logged once."""
         asked = self._timer()
         obstacle = None
         try:

@@ -119,8 +119,9 @@ def parse_line(line: str | bytes) -> AccessRecord:
         raise InvalidInput(f"not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidInput("not a JSON object")
-    if document.get("v") != VERSION:
-        raise InvalidInput(f"access log version {document.get('v')!r}; this debark reads version {VERSION}")
+    version = document.get("v")
+    if version != VERSION or isinstance(version, bool):
+        raise InvalidInput(f"access log version {version!r}; this debark reads version {VERSION}")
     return AccessRecord(
         time=_time(document),
         client=_text(document, "client"),

@@ -65,8 +65,8 @@ class TarReader:
             member, end = step
             yield member
             missing = end - self._stream.position
-            # umoci writes layers without the padding behind their last member; readers in the field do not mind, and the digest of
-            # the whole is compared anyway.
+            # umoci writes layers without the padding behind their last member; readers in the field do not mind, and the digest
+            # of the whole is compared anyway.
             if missing - self._stream.skip(missing) >= BLOCK:
                 raise BrokenLayer(f"the archive is cut within '{names.shown(member.path)}'")
             self._last = member.path

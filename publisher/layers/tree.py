@@ -70,8 +70,8 @@ class LayerTree:
     def add_whiteout(self, whiteout: Whiteout) -> None:
         """Hide one name of the lower layers, or all that they have in a directory.
 
-        Where this layer has put something else in the directory's place nothing is left to hide: umoci writes whiteouts for all that
-        was in a directory which became a file.
+        Where this layer has put something else in the directory's place nothing is left to hide: umoci writes whiteouts for all
+        that was in a directory which became a file.
         """
         try:
             folder = self._open(whiteout.parent)
