@@ -13,7 +13,7 @@ from pathlib import Path
 from mirror.errors import Denied, InvalidInput, NotFound
 from mirror.fetch.blobs import BlobFetcher
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import Descriptor, ImageManifest, parse_manifest
+from mirror.oci.manifest import Descriptor, ImageManifest, declared_media_type, parse_manifest
 from mirror.oci.reference import Reference, RepositoryName
 from mirror.store.blobs import BlobStore
 from mirror.upstream.client import UpstreamClient
@@ -48,8 +48,9 @@ class PublicContent:
         reference = Reference(digest=digest)
         try:
             info = await client.head_manifest(name.repository, reference)
-            raw, media_type = await self._stored(digest), info.media_type
-            if raw is None or media_type is None:
+            raw = await self._stored(digest)
+            media_type = raw and (declared_media_type(raw) or info.media_type)
+            if raw is None or not media_type:
                 fetched = await client.get_manifest(name.repository, reference)
                 raw, media_type = fetched.raw, fetched.media_type
         except Denied as error:

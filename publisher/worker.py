@@ -6,10 +6,11 @@ One bad image never stops the queue: whatever an image's work raises becomes tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from time import time
+from typing import TypeVar
 
 import structlog
 
@@ -33,6 +34,8 @@ from publisher.repository import Revision, Step
 from publisher.stratum0 import Stratum0
 from publisher.transaction import Transaction
 from publisher.unpack import Unpacker
+
+Result = TypeVar("Result")
 
 log = structlog.get_logger()
 
@@ -200,7 +203,7 @@ class Worker:
     def _committer(self, target: Target) -> GroupCommitter[PreparedImage, Revision]:
         async def commit(images: Sequence[PreparedImage]) -> Revision:
             await self._queue.advance(self._settings.owner, [image.digest for image in images], State.COMMITTING)
-            revision = await asyncio.to_thread(self._transact, target, images)
+            revision = await _to_the_end(lambda: self._transact(target, images))
             await self._repositories.put(target.stratum0.facts(revision.manifest))
             return revision
 
@@ -243,3 +246,13 @@ class Worker:
                 await target.lease.release()
         except Unavailable as error:
             log.warning("leases_not_released", reason=str(error))
+
+
+async def _to_the_end(work: Callable[[], Result]) -> Result:
+    """Run blocking work in a thread; if the waiting is cancelled, the work is still waited for: nothing goes on behind our back."""
+    task = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
