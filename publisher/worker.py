@@ -249,7 +249,7 @@ class Worker:
 
 
 async def _to_the_end(work: Callable[[], Result]) -> Result:
-    """Run blocking work in a thread; if the waiting is cancelled, the work is still waited for: nothing goes on behind our back."""
+    """Run blocking work in a thread, and wait for it even when cancelled: nothing goes on behind our back."""
     task = asyncio.create_task(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)
