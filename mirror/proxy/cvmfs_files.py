@@ -6,10 +6,10 @@ ignores 60 and less), objects for three days; their names are their hashes, so t
 
 from __future__ import annotations
 
-import asyncio
 import re
 from pathlib import Path
 
+import aiofiles.os
 from aiohttp import web
 
 from mirror.proxy.exchange import current_exchange
@@ -40,6 +40,6 @@ class CvmfsFiles:
         else:
             raise web.HTTPNotFound(text="no such file in a CVMFS repository\n")
         file = self._root / fqrn / path
-        if not _FQRN.fullmatch(fqrn) or not await asyncio.to_thread(file.is_file):
+        if not _FQRN.fullmatch(fqrn) or not await aiofiles.os.path.isfile(file):
             raise web.HTTPNotFound(text=f"/cvmfs/{fqrn}/{path} does not exist\n")
         return web.FileResponse(file, headers=headers)
