@@ -10,12 +10,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 from time import monotonic
+from typing import BinaryIO, ParamSpec, TypeVar
 
 import structlog
 from cachetools import LRUCache
 
-from mirror.errors import InvalidInput
+from mirror.errors import InvalidInput, Unavailable
 from mirror.jobs.model import Job, State
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Descriptor, ImageConfig, ImageManifest, parse_config
@@ -36,6 +38,8 @@ from publisher.stratum0 import Stratum0
 log = structlog.get_logger()
 
 OnState = Callable[[State], Awaitable[None]]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _MAX_CONFIG = 8 << 20
 
@@ -58,6 +62,7 @@ class Unpacker:
         self._limits = limits
         self._known: LRUCache[Digest, UnpackedLayer] = LRUCache(limits.remembered_entries, getsizeof=_weight)
         self._flights: SingleFlight[Digest, UnpackedLayer] = SingleFlight()
+        self._stopping = Event()
 
     async def prepare(self, job: Job, public: PublicManifest, on_state: OnState) -> PreparedImage:
         """Everything that a transaction needs to publish the image. on_state: told when unpacking begins.
@@ -82,7 +87,8 @@ class Unpacker:
         return replace(image, layers=tuple(layers), flat=await asyncio.to_thread(self._flat, layers, config))
 
     async def close(self) -> None:
-        """Give up layers that are being unpacked."""
+        """Give up layers that are being unpacked, and return when no thread works on one any more."""
+        self._stopping.set()
         await self._flights.close()
 
     async def _fetch_lacking(self, name: RepositoryName, layers: Sequence[Descriptor], reader: RepositoryReader) -> None:
@@ -115,7 +121,7 @@ class Unpacker:
         else:
             started = monotonic()
             path = await self._content.blob(name, layer)
-            result = await asyncio.to_thread(self._ingest, path, diff_id, below)
+            result = await _to_its_end(self._ingest, path, diff_id, below)
             log.info(
                 "layer_ingested",
                 fqrn=self._stratum0.fqrn,
@@ -132,13 +138,39 @@ class Unpacker:
     def _ingest(self, path: Path, diff_id: Digest, below: Sequence[UnpackedLayer]) -> LayerResult:
         lower = (lambda: merge([layer.tree for layer in below])) if below else None
         with path.open("rb") as blob:
-            return ingest_layer(blob, diff_id, self._stratum0.pipeline, self._limits.layer, lower=lower)
+            source = _Stoppable(blob, self._stopping)
+            return ingest_layer(source, diff_id, self._stratum0.pipeline, self._limits.layer, lower=lower)
 
     def _flat(self, layers: Sequence[UnpackedLayer], config: ImageConfig) -> Directory:
         flat = merge([layer.tree for layer in layers])
         apply_permissions(flat, PermissionPolicy())
         with_singularity_files(flat, config, self._stratum0.pipeline)
         return flat
+
+
+class _Stoppable:
+    """A blob that ends with an error once nobody wants it any more: however large a layer is, it is given up within a moment."""
+
+    def __init__(self, blob: BinaryIO, stopping: Event) -> None:
+        self._blob = blob
+        self._stopping = stopping
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; empty at the end. Raises Unavailable when the publisher stops."""
+        if self._stopping.is_set():
+            raise Unavailable("the publisher is stopping; the layer is unpacked when it runs again")
+        return self._blob.read(size)
+
+
+async def _to_its_end(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """The function's result, from a thread. Cancellation waits for its end: it uses what is closed next."""
+    work = asyncio.create_task(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        work.exception()  # asked for, so that nobody reports it as forgotten
+        raise
 
 
 def _weight(layer: UnpackedLayer) -> int:
