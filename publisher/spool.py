@@ -1,4 +1,4 @@
-"""A publisher's own directory for one repository: the writer's lock, the reference log's checksum, the pinned settings."""
+"""A publisher's own directory for one repository: locks, the reference log's checksum, the pinned settings, the last sweep."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ _CHECKSUM = "reflog.chksum"
 _INTENDED = "reflog.chksum.next"
 _SETTINGS = "settings.json"
 _LOCK = "lock"
+_COLLECTOR_LOCK = "collector.lock"
+_SWEPT = "swept"
 _POLL = 0.02
 
 
@@ -56,16 +58,14 @@ class Spool:
 
         wait: seconds to wait for another writer. Raises Conflict after that.
         """
-        descriptor = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            deadline = time.monotonic() + wait
-            while not _locked(descriptor):
-                if time.monotonic() >= deadline:
-                    raise Conflict(f"another process writes the repository of {self.directory}; try again when it is done")
-                time.sleep(_POLL)
+        with self._locked(_LOCK, wait, "writes"):
             yield
-        finally:
-            os.close(descriptor)
+
+    @contextmanager
+    def collector_lock(self) -> Iterator[None]:
+        """Be the only one that collects the repository's garbage; it ends with the process. Raises Conflict if somebody does."""
+        with self._locked(_COLLECTOR_LOCK, 0, "collects the garbage of"):
+            yield
 
     def settings(self) -> RepositorySettings:
         """The settings of the repository's creation. Raises NotFound, RepositoryDamaged."""
@@ -109,6 +109,33 @@ class Spool:
     def settle_reflog(self) -> None:
         """Let the announced checksum be the only one."""
         (self.directory / _INTENDED).replace(self.directory / _CHECKSUM)
+
+    def swept_before(self) -> float:
+        """Unix seconds: of objects put before this and named by no revision, a garbage collection may have deleted some."""
+        try:
+            return float((self.directory / _SWEPT).read_text("ascii"))
+        except FileNotFoundError:
+            return float("-inf")
+        except ValueError as error:
+            raise RepositoryDamaged(f"{self.directory / _SWEPT} is damaged: {error}; delete it") from error
+
+    def note_sweep(self, before: float) -> None:
+        """Warn of objects that are about to be deleted; before: see `swept_before`. The caller holds the lock."""
+        if before > self.swept_before():
+            self._write(_SWEPT, repr(before).encode() + b"\n")
+
+    @contextmanager
+    def _locked(self, name: str, wait: float, what: str) -> Iterator[None]:
+        descriptor = os.open(self.directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = time.monotonic() + wait
+            while not _locked(descriptor):
+                if time.monotonic() >= deadline:
+                    raise Conflict(f"another process {what} the repository of {self.directory}; try again when it is done")
+                time.sleep(_POLL)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _checksum(self, name: str) -> ContentHash | None:
         try:

@@ -66,13 +66,21 @@ def load(data: bytes) -> sqlite3.Connection:
     """Open a database that came from an object. Text cells come as bytes. Raises RepositoryDamaged if it is none."""
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, factory=_Database)
     try:
+        reload(connection, data)
+    except RepositoryDamaged:
+        connection.close()
+        raise
+    return connection
+
+
+def reload(connection: sqlite3.Connection, data: bytes) -> None:
+    """Let an open connection have this as its main database; temporary tables stay. Raises RepositoryDamaged if it is none."""
+    try:
         connection.deserialize(data)
         connection.text_factory = bytes
         connection.executescript("PRAGMA trusted_schema = OFF; PRAGMA journal_mode = OFF; PRAGMA cell_size_check = ON;")
     except (sqlite3.Error, OverflowError) as error:
-        connection.close()
         raise RepositoryDamaged(f"not an SQLite database: {error}") from error
-    return connection
 
 
 def dump(connection: sqlite3.Connection) -> bytes:

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import itertools
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mirror.errors import InvalidInput, NotFound, StorageFull, Unavailable
+from mirror.errors import NotFound, StorageFull, Unavailable
 from publisher.cvmfs.hash import ContentHash, ObjectKind
-from publisher.objects.store import StoredObject
+from publisher.objects.names import named_file, parse_object_name
+from publisher.objects.store import REFRESH_SECONDS, StoredObject
 
-_OBJECT_NAME = re.compile(r"([0-9a-f]{38})(-rmd160|-shake128|)([A-Z]?)", re.ASCII)
-_KINDS = {kind.value: kind for kind in ObjectKind}
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SERVABLE_FILE = 0o644
 _SERVABLE_DIRECTORY = 0o755
@@ -54,21 +53,27 @@ class LocalObjectStore:
 
     def read_file(self, name: str) -> bytes:
         """A named file of the repository's root. Raises NotFound, Unavailable."""
-        return self._read(_plain(name))
+        return self._read(named_file(name))
 
     def put(self, content: ContentHash, kind: ObjectKind, stored: bytes | memoryview) -> bool:
         """Store the object unless it is there; whether it was new.
 
-        An object that is there with another size was torn by a power failure and is replaced. Raises StorageFull, Unavailable.
+        An object that is there with another size was torn by a power failure and is replaced. One that is there for long has its
+        modification time renewed, so that nobody collects it as garbage. Raises StorageFull, Unavailable.
         """
         target = self._path(content, kind)
         with self._failures(f"object {content} cannot be stored in {self._root}"):
             try:
-                if os.stat(target).st_size == len(stored):  # noqa: PTH116 (Path costs as much as the call, for every object)
-                    return False
+                status = os.stat(target)  # noqa: PTH116 (Path costs as much as the call, for every object)
             except FileNotFoundError:
-                pass
-            self._replace(target, stored, durable=False)
+                self._replace(target, stored, durable=False)
+                return True
+            if status.st_size == len(stored) and status.st_mtime > time.time() - REFRESH_SECONDS:
+                return False
+            with self._expiry(fcntl.LOCK_SH):
+                if self._refresh(target, len(stored)):
+                    return False
+                self._replace(target, stored, durable=False)
         return True
 
     def contains(self, content: ContentHash, kind: ObjectKind) -> bool:
@@ -81,25 +86,36 @@ class LocalObjectStore:
         with self._failures(f"object {content} cannot be removed from {self._root}"), suppress(FileNotFoundError):
             Path(self._path(content, kind)).unlink()
 
+    def expire(self, content: ContentHash, kind: ObjectKind, before: float) -> bool:
+        """Remove the object if its modification time is before this; whether it was removed. Raises Unavailable."""
+        target = self._path(content, kind)
+        with self._failures(f"object {content} cannot be removed from {self._root}"), self._expiry(fcntl.LOCK_EX):
+            try:
+                if os.stat(target).st_mtime >= before:  # noqa: PTH116 (as above)
+                    return False
+                os.unlink(target)  # noqa: PTH108 (as above)
+            except FileNotFoundError:
+                return False
+        return True
+
     def objects(self) -> Iterator[StoredObject]:
         """Every object, in no particular order; files that are none are passed over. Raises Unavailable."""
         for number in range(256):
             prefix = f"{number:02x}"
             with self._failures(f"the objects of {self._root} cannot be listed"), os.scandir(f"{self._data}/{prefix}") as files:
                 for file in files:
-                    match = _OBJECT_NAME.fullmatch(file.name)
-                    if match is None or match[3] not in _KINDS:
+                    parsed = parse_object_name(f"{prefix}/{file.name}")
+                    if parsed is None:
                         continue
                     try:
                         status = file.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         continue  # deleted meanwhile
-                    content = ContentHash.parse(prefix + match[1] + match[2])
-                    yield StoredObject(content, _KINDS[match[3]], status.st_size, status.st_mtime)
+                    yield StoredObject(*parsed, status.st_size, status.st_mtime)
 
     def write_file(self, name: str, data: bytes) -> None:
         """Replace a named file atomically and durably. Raises StorageFull, Unavailable."""
-        target = f"{self._root}/{_plain(name)}"
+        target = f"{self._root}/{named_file(name)}"
         with self._failures(f"{target} cannot be written"):
             self._replace(target, data, durable=True)
             descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
@@ -129,6 +145,27 @@ class LocalObjectStore:
                         Path(file.path).unlink()
                         removed += 1
         return removed
+
+    @contextmanager
+    def _expiry(self, operation: int) -> Iterator[None]:
+        """Keep `expire` out while an object that is there is put again; a lock on the directory, which ends with the process."""
+        descriptor = os.open(self._data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, operation)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @staticmethod
+    def _refresh(target: str, size: int) -> bool:
+        """Renew the modification time of an object of the right size; whether there is one."""
+        try:
+            if os.stat(target).st_size != size:  # noqa: PTH116 (as above)
+                return False
+            os.utime(target)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _path(self, content: ContentHash, kind: ObjectKind) -> str:
         return f"{self._root}/{content.object_path(kind)}"
@@ -168,9 +205,3 @@ class LocalObjectStore:
             if error.errno in _FULL:
                 raise StorageFull(f"{what}: no space left on its file system; free some, or move the storage") from error
             raise Unavailable(f"{what}: {error.strerror or error}") from error
-
-
-def _plain(name: str) -> str:
-    if not name or "/" in name or "\0" in name or name in (".", ".."):
-        raise InvalidInput(f"'{name[:80]}' is not the name of a file in a repository's root")
-    return name

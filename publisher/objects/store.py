@@ -11,6 +11,9 @@ from typing import Protocol
 
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 
+REFRESH_SECONDS = 3600.0
+"""An object that is put again has its modification time renewed, unless it is younger than this: garbage must be much older."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -38,7 +41,8 @@ class ObjectStore(ObjectSource, Protocol):
     def put(self, content: ContentHash, kind: ObjectKind, stored: bytes | memoryview) -> bool:
         """Store the object unless it is there; whether it was new. Never visible half written.
 
-        Raises StorageFull, Unavailable.
+        An object that is there becomes as good as new for `expire`: its modification time is at most `REFRESH_SECONDS` old when
+        this returns. Raises StorageFull, Unavailable.
         """
 
     def contains(self, content: ContentHash, kind: ObjectKind) -> bool:
@@ -46,6 +50,13 @@ class ObjectStore(ObjectSource, Protocol):
 
     def delete(self, content: ContentHash, kind: ObjectKind) -> None:
         """Remove the object; no error if it is gone already."""
+
+    def expire(self, content: ContentHash, kind: ObjectKind, before: float) -> bool:
+        """Remove the object if its modification time is before this (Unix seconds); whether that removed it.
+
+        `before` is at least `REFRESH_SECONDS` ago. A `put` of the same object, from any process that writes the repository, comes
+        either before it, and saves the object, or after it, and stores the object anew. Raises Unavailable.
+        """
 
     def objects(self) -> Iterator[StoredObject]:
         """Every object, in no particular order."""

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mirror.errors import NotFound
 from publisher.cvmfs.hash import ContentHash, ObjectKind
+from publisher.objects.names import named_file
 from publisher.objects.store import StoredObject
 
 _Key = tuple[ContentHash, ObjectKind]
 
 
 class MemoryStore:
-    """Counts what it is asked for, so that tests can speak about cost."""
+    """Counts what it is asked for, so that tests can speak about cost. clock: gives objects their times, in Unix seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
         self.contents: dict[_Key, bytes] = {}
+        self.modified: dict[_Key, float] = {}
         self.files: dict[str, bytes] = {}
         self.gets: list[_Key] = []
         self.puts: list[_Key] = []
@@ -32,11 +35,12 @@ class MemoryStore:
 
     def read_file(self, name: str) -> bytes:
         try:
-            return self.files[name]
+            return self.files[named_file(name)]
         except KeyError:
             raise NotFound(f"no file {name}") from None
 
     def put(self, content: ContentHash, kind: ObjectKind, stored: bytes | memoryview) -> bool:
+        self.modified[content, kind] = self.clock()
         if (content, kind) in self.contents:
             return False
         self.contents[content, kind] = bytes(stored)
@@ -49,12 +53,19 @@ class MemoryStore:
     def delete(self, content: ContentHash, kind: ObjectKind) -> None:
         self.contents.pop((content, kind), None)
 
+    def expire(self, content: ContentHash, kind: ObjectKind, before: float) -> bool:
+        key = (content, kind)
+        if key not in self.contents or self.modified.get(key, 0.0) >= before:
+            return False
+        del self.contents[key]
+        return True
+
     def objects(self) -> Iterator[StoredObject]:
-        for (content, kind), stored in self.contents.items():
-            yield StoredObject(content, kind, len(stored), time.time())
+        for (content, kind), stored in list(self.contents.items()):
+            yield StoredObject(content, kind, len(stored), self.modified.get((content, kind), 0.0))
 
     def write_file(self, name: str, data: bytes) -> None:
-        self.files[name] = data
+        self.files[named_file(name)] = data
 
     def flush(self) -> None:
         self.flushed = set(self.contents)

@@ -40,10 +40,9 @@ def new_repository(
     keys = directory / "keys"
     if not keys.exists():
         keys_of(fqrn).save(keys)
-    store = MemoryStore()
-    repository = Repository.create(
-        fqrn, store, keys=keys, spool=directory / "spool" / fqrn, settings=SETTINGS, clock=clock or Clock()
-    )  # fmt: skip
+    clock = clock or Clock()
+    store = MemoryStore(clock)
+    repository = Repository.create(fqrn, store, keys=keys, spool=directory / "spool" / fqrn, settings=SETTINGS, clock=clock)
     return repository, store
 
 
