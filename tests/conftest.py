@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.clients import Skopeo
 from tests.support.hub import Hub
+from tests.support.s3_server import S3Server
 from tests.support.zoo import debian_layout
 
 
@@ -50,6 +51,13 @@ def debian(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for tag in ("base", "other", "full"):
         skopeo.push(layout, tag, f"{hub.address}/library/debian:{tag}")
     return layout
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server for everybody: use a prefix of your own, and do not stop it."""
+    with S3Server(tmp_path_factory.mktemp("s3") / "swift") as started:
+        yield started
 
 
 @pytest.fixture

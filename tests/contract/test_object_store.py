@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
-from mirror.errors import NotFound
+from mirror.errors import InvalidInput, NotFound
 from publisher.cvmfs.hash import ContentHash, HashAlgorithm, ObjectKind
 from publisher.objects.local import LocalObjectStore
-from publisher.objects.store import ObjectStore
+from publisher.objects.s3 import S3Limits, S3ObjectStore
+from publisher.objects.store import REFRESH_SECONDS, ObjectStore
 from tests.support.memory_store import MemoryStore
-
-STORES: dict[str, Callable[[Path], ObjectStore]] = {
-    "memory": lambda _: MemoryStore(),
-    "local": LocalObjectStore,
-}
+from tests.support.s3_server import CREDENTIALS, S3Server
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=["memory", "local", "s3", "s3 that replaces"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    return STORES[request.param](tmp_path / "storage")
+    if request.param == "memory":
+        return MemoryStore()
+    if request.param == "local":
+        return LocalObjectStore(tmp_path / "storage")
+    server: S3Server = request.getfixturevalue("s3_server")
+    limits = S3Limits(create_only=request.param == "s3")
+    return S3ObjectStore(server.place(f"cvmfs/{uuid4()}"), CREDENTIALS, tmp_path / "locks", limits)
 
 
 def test_an_object_comes_back_as_it_was_put(store: ObjectStore) -> None:
@@ -76,11 +79,30 @@ def test_delete_removes_and_may_be_repeated(store: ObjectStore) -> None:
     assert list(store.objects()) == []
 
 
+def test_only_what_was_put_before_a_time_expires(store: ObjectStore) -> None:
+    content = ContentHash.of(b"perhaps garbage")
+    store.put(content, ObjectKind.DATA, b"perhaps garbage")
+    assert not store.expire(content, ObjectKind.DATA, time.time() - REFRESH_SECONDS)
+    assert store.contains(content, ObjectKind.DATA)
+    assert store.expire(content, ObjectKind.DATA, time.time() + 60)
+    assert not store.contains(content, ObjectKind.DATA)
+    assert not store.expire(content, ObjectKind.DATA, time.time() + 60)
+    assert store.put(content, ObjectKind.DATA, b"perhaps garbage")
+
+
 def test_a_named_file_is_replaced_and_is_no_object(store: ObjectStore) -> None:
     store.write_file(".cvmfspublished", b"first and long")
     store.write_file(".cvmfspublished", b"second")
     assert store.read_file(".cvmfspublished") == b"second"
     assert list(store.objects()) == []
+
+
+@pytest.mark.parametrize("name", ["", "..", "data/00/x", "/etc/passwd"])
+def test_a_named_file_is_in_the_root_and_nowhere_else(store: ObjectStore, name: str) -> None:
+    with pytest.raises(InvalidInput):
+        store.write_file(name, b"x")
+    with pytest.raises(InvalidInput):
+        store.read_file(name)
 
 
 def test_flush_can_be_called_at_any_time(store: ObjectStore) -> None:
@@ -90,7 +112,7 @@ def test_flush_can_be_called_at_any_time(store: ObjectStore) -> None:
 
 
 def test_many_threads_may_put_the_same_objects(store: ObjectStore) -> None:
-    objects = [bytes([number]) * 100 for number in range(50)]
+    objects = [bytes([number]) * 100 for number in range(24)]
     failures: list[BaseException] = []
 
     def put_all() -> None:
