@@ -29,7 +29,7 @@ from mirror.supervisor import Supervisor
 log = structlog.get_logger()
 
 _REPOSITORIES_SECONDS = 20.0
-"""How long the start screen waits for the publisher to make its repositories; the mirror serves meanwhile."""
+"""How long the start screen waits for its own publisher to make the repositories; the mirror serves meanwhile."""
 _LOOK_SECONDS = 0.1
 
 
@@ -45,7 +45,7 @@ async def serve(config: Config, publisher_command: Sequence[str], metrics: Metri
     data = DataDirectory(config.data)
     async with AsyncExitStack() as stack:
         publisher = None
-        if config.publish.enabled:
+        if config.publish.enabled and config.publish.supervised:
             publisher = Supervisor(publisher_command, data.logs / "publisher.log", grace=config.server.grace)
         mirror = await stack.enter_async_context(open_mirror(config, metrics, _probe(publisher) if publisher else None))
         address = await _listen(config, mirror, metrics, stack)
@@ -106,7 +106,7 @@ def _probe(publisher: Supervisor) -> HealthProbe:
 async def _show_when_ready(config: Config, repositories: Repositories, address: str, show: Callable[[str], None]) -> None:
     """Print the start screen once the publisher has made all repositories, or does not seem to."""
     wanted = set(config.publish.repositories) if config.publish.enabled else set()
-    found = await _made(repositories, wanted)
+    found = await _made(repositories, wanted, _REPOSITORIES_SECONDS if config.publish.supervised else 0.0)
     url = config.server.public_url or f"http://{address}"
     data = DataDirectory(config.data)
     show(start_screen(address, url, data.logs, data.keys, found))
@@ -115,8 +115,8 @@ async def _show_when_ready(config: Config, repositories: Repositories, address: 
         log.warning("repositories_not_ready", missing=sorted(missing), see=str(data.logs / "publisher.log"))
 
 
-async def _made(repositories: Repositories, wanted: set[str]) -> list[RepositoryFacts]:
-    end = asyncio.get_running_loop().time() + _REPOSITORIES_SECONDS
+async def _made(repositories: Repositories, wanted: set[str], patience: float) -> list[RepositoryFacts]:
+    end = asyncio.get_running_loop().time() + patience
     while True:
         found = [facts for facts in await repositories.all() if facts.fqrn in wanted]
         if len(found) == len(wanted) or asyncio.get_running_loop().time() >= end:

@@ -28,6 +28,7 @@ from mirror.config.values import (
     PlatformName,
     RegistryName,
     Size,
+    StoragePlace,
     WholeSeconds,
     parse_listen,
 )
@@ -143,14 +144,33 @@ class LayerLimits(Section):
     header_bytes: Size = Field(default=MIB, ge=4 * KIB, le=64 * MIB)
 
 
+class S3Settings(Section):
+    """[publish.s3]: the service that has the buckets of `storage`."""
+
+    endpoint: OptionalHttpUrl = ""
+    region: str = Field(default="us-east-1", min_length=1, max_length=64)
+    path_style: Flag = True
+    public_url: OptionalHttpUrl = ""
+    credentials_file: str = Field(default="", max_length=4000)
+    profile: str = Field(default="default", min_length=1, max_length=255)
+    create_only: Flag = True
+    connections: Count = Field(default=32, ge=1, le=1000)
+    connect_timeout: Duration = Field(default=5.0, ge=0.1, le=5 * MINUTE)
+    timeout: Duration = Field(default=2 * MINUTE, ge=1, le=HOUR)
+    attempts: Count = Field(default=8, ge=1, le=100)
+    longest_pause: Duration = Field(default=15.0, ge=0.1, le=10 * MINUTE)
+
+
 class PublishSettings(Section):
     """[publish]: what is unpacked, into which CVMFS repositories, and how."""
 
     enabled: Flag = True
+    supervised: Flag = True
     platforms: tuple[PlatformName, ...] = Field(default=("linux/amd64",), min_length=1, max_length=16)
     repositories: tuple[Fqrn, ...] = Field(
         default=("unpacked-1.debark.local", "unpacked-2.debark.local"), min_length=1, max_length=16
     )
+    storage: tuple[StoragePlace, ...] = Field(default=("",), min_length=1, max_length=16)
     ttl: WholeSeconds = Field(default=60, ge=1, le=DAY)
     whitelist_lifetime: Duration = Field(default=30 * DAY, ge=DAY, le=365 * DAY)
     compressor: Compressor = "libdeflate-5"
@@ -166,7 +186,17 @@ class PublishSettings(Section):
     first_pause: Duration = Field(default=15.0, ge=0.1, le=HOUR)
     longest_pause: Duration = Field(default=6 * HOUR, ge=1, le=30 * DAY)
     refused_pause: Duration = Field(default=DAY, ge=MINUTE, le=365 * DAY)
+    s3: S3Settings = S3Settings()
     limits: LayerLimits = LayerLimits()
+
+    @field_validator("storage", mode="before")
+    @classmethod
+    def _one_for_all(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
+
+    def storage_of(self, fqrn: str) -> str:
+        """Where one of the repositories is; empty for the data directory."""
+        return self.storage[0] if len(self.storage) == 1 else self.storage[self.repositories.index(fqrn)]
 
 
 class LogSettings(Section):
