@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mirror.jobs.repositories import RepositoryFacts
@@ -33,7 +33,7 @@ def start_screen(address: str, url: str, logs: Path, keys: Path, repositories: I
             "",
             "CVMFS clients mount what was pulled with this in /etc/cvmfs/default.local:",
             f"  CVMFS_REPOSITORIES={names}",
-            f'  CVMFS_SERVER_URL="{url}/cvmfs/@fqrn@"',
+            *_server_urls(url, repositories),
             "  CVMFS_HTTP_PROXY=DIRECT",
             "  CVMFS_KEYS_DIR=/etc/cvmfs/keys/debark",
             f"and the public keys there: {', '.join(str(keys / f'{facts.fqrn}.pub') for facts in repositories)}",
@@ -41,3 +41,13 @@ def start_screen(address: str, url: str, logs: Path, keys: Path, repositories: I
         ]
     lines += ["", f"Logs: {logs}   State: {url}/healthz   Stop: Ctrl-C"]
     return "\n".join(lines)
+
+
+def _server_urls(url: str, repositories: Sequence[RepositoryFacts]) -> Iterator[str]:
+    """The client's setting, with `@fqrn@` for the repository; where they are at several places, one for each of these."""
+    places: dict[str, list[str]] = {}
+    for facts in repositories:
+        places.setdefault(facts.url_at(url).replace(facts.fqrn, "@fqrn@"), []).append(facts.fqrn)
+    for place, fqrns in places.items():
+        files = ", ".join(f"/etc/cvmfs/config.d/{fqrn}.local" for fqrn in fqrns)
+        yield f'  CVMFS_SERVER_URL="{place}"' + (f"  (in {files})" if len(places) > 1 else "")

@@ -8,7 +8,6 @@ import os
 import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +34,7 @@ from publisher.lease import RepositoryLease
 from publisher.objects.pipeline import PipelineLimits
 from publisher.public import PublicContent
 from publisher.spool import RepositorySettings
+from publisher.storage import open_storage
 from publisher.stratum0 import Stratum0, open_or_create, renew_whitelist
 from publisher.unpack import Unpacker, UnpackLimits
 from publisher.worker import Target, Worker, WorkerSettings
@@ -114,11 +114,16 @@ async def _open_content(config: Config, stack: AsyncExitStack) -> PublicContent:
 
 def _open(fqrn: str, config: Config, data: DataDirectory) -> Stratum0:
     publish = config.publish
-    pipeline = PipelineLimits(chunk_above=publish.chunk, chunk_size=publish.chunk, bytes_in_flight=publish.in_flight)
-    if publish.threads:
-        pipeline = replace(pipeline, threads=publish.threads)
+    storage = open_storage(fqrn, config, data)
+    pipeline = PipelineLimits(
+        chunk_above=publish.chunk,
+        chunk_size=publish.chunk,
+        bytes_in_flight=publish.in_flight,
+        threads=publish.threads or storage.concurrency,
+    )
     settings = RepositorySettings(publish.compressor, publish.ttl)
-    return open_or_create(fqrn, data, settings, pipeline, timedelta(seconds=publish.whitelist_lifetime))
+    lifetime = timedelta(seconds=publish.whitelist_lifetime)
+    return open_or_create(fqrn, storage, data, settings, pipeline, whitelist_lifetime=lifetime)
 
 
 async def _keep_house(config: Config, repositories: Repositories, targets: Mapping[str, Target]) -> None:

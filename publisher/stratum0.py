@@ -12,15 +12,12 @@ from mirror.errors import NotFound
 from mirror.jobs.repositories import RepositoryFacts
 from publisher.cvmfs.manifest import MANIFEST_NAME, RepositoryManifest
 from publisher.objects.compress import compressor
-from publisher.objects.local import LocalObjectStore
 from publisher.objects.pipeline import Pipeline, PipelineLimits
 from publisher.repository import Repository
 from publisher.spool import RepositorySettings
+from publisher.storage import Storage
 
 log = structlog.get_logger()
-
-_TORN_SECONDS = 86_400.0
-"""Files on their way in that are older than this belong to nobody."""
 
 
 @dataclass(slots=True)
@@ -29,6 +26,8 @@ class Stratum0:
 
     repository: Repository
     pipeline: Pipeline
+    url: str
+    """Where clients find it: a path below this mirror, or a whole URL elsewhere."""
     stored_bytes: int
     """Of all objects, when they were measured last."""
 
@@ -48,22 +47,26 @@ class Stratum0:
             revision=manifest.revision,
             root_hash=str(manifest.root),
             public_key=self.repository.keys.public_pem.decode("ascii"),
-            url_path=f"/cvmfs/{self.fqrn}",
+            url_path=self.url,
             stored_bytes=self.stored_bytes,
         )
 
 
 def open_or_create(
-    fqrn: str, data: DataDirectory, settings: RepositorySettings, limits: PipelineLimits, whitelist_lifetime: timedelta
+    fqrn: str,
+    storage: Storage,
+    data: DataDirectory,
+    settings: RepositorySettings,
+    limits: PipelineLimits,
+    *,
+    whitelist_lifetime: timedelta,
 ) -> Stratum0:
-    """A repository below the data directory, made with keys and an empty first revision if there is none. Blocking.
+    """A repository, made with keys and an empty first revision if there is none. Blocking.
 
-    settings: of a new one; an existing one keeps its own.
+    data: has its keys and its spool directory. settings: of a new one; an existing one keeps its own.
     Raises InvalidInput, NotFound if keys of an existing one are missing, RepositoryDamaged, StorageFull, Unavailable.
     """
-    store = LocalObjectStore(data.cvmfs / fqrn)
-    store.remove_leftovers(_TORN_SECONDS)
-    keys, spool = data.keys, data.spool / fqrn
+    store, keys, spool = storage.store, data.keys, data.spool / fqrn
     try:
         store.read_file(MANIFEST_NAME)
     except NotFound:
@@ -72,7 +75,7 @@ def open_or_create(
         repository = Repository.open(fqrn, store, keys=keys, spool=spool)
     renew_whitelist(repository, whitelist_lifetime)
     pipeline = Pipeline(store, compressor(repository.settings.compressor), limits)
-    return Stratum0(repository, pipeline, _stored_bytes(repository))
+    return Stratum0(repository, pipeline, storage.url, _stored_bytes(repository))
 
 
 def _stored_bytes(repository: Repository) -> int:

@@ -24,6 +24,7 @@ _FQRN = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,58}[a-z0-9])?", re.ASCII)
 _HOST_PATTERN = re.compile(r"[A-Za-z0-9*.-]{1,253}(?::[0-9]{1,5})?", re.ASCII)
 _URL_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@|[?&]password=", re.IGNORECASE)
 _COMPRESSION_LEVELS = {"zlib": 9, "libdeflate": 12}
+_STORAGE = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){0,16}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?", re.ASCII)
 
 
@@ -138,6 +139,13 @@ def _database_url(text: str) -> str:
     return text
 
 
+def _storage(text: str) -> str:
+    text = text.rstrip("/")
+    if text and not _STORAGE.fullmatch(text):
+        raise ValueError('a bucket, with or without a prefix, such as s3://bucket/cvmfs, or "" for the data directory')
+    return text
+
+
 def _expand(path: Path) -> Path:
     return path.expanduser()
 
@@ -156,5 +164,6 @@ RegistryName = Annotated[str, AfterValidator(_registry)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 Fqrn = Annotated[str, AfterValidator(_fqrn)]
 PlatformName = Annotated[str, AfterValidator(_platform)]
+StoragePlace = Annotated[str, AfterValidator(_storage)]
 Compressor = Annotated[str, AfterValidator(_compressor)]
 FilePath = Annotated[Path, AfterValidator(_expand)]

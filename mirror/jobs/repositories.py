@@ -21,8 +21,8 @@ from mirror.state.schema import layers, repositories
 class RepositoryFacts:
     """A CVMFS repository as its publisher last described it.
 
-    root_hash: content hash of the root catalog as text. public_key: PEM. url_path: path below the web server's root, such as
-    `/cvmfs/unpacked.example.org`. stored_bytes: of all objects, as stored.
+    root_hash: content hash of the root catalog as text. public_key: PEM. url_path: path below the mirror's own root, such as
+    `/cvmfs/unpacked.example.org`, or a whole URL where another server has the files. stored_bytes: of all objects, as stored.
     """
 
     fqrn: str
@@ -32,6 +32,10 @@ class RepositoryFacts:
     url_path: str
     stored_bytes: int
     state: RepositoryState = RepositoryState.ACTIVE
+
+    def url_at(self, mirror: str) -> str:
+        """Where clients find the repository. mirror: URL of this mirror."""
+        return self.url_path if "://" in self.url_path else mirror + self.url_path
 
 
 class Repositories:

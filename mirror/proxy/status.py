@@ -110,7 +110,7 @@ def _repository_document(record: RepositoryFacts, url: str) -> dict[str, Any]:
         "fqrn": record.fqrn,
         "revision": record.revision,
         "root_hash": record.root_hash,
-        "server_url": url + record.url_path,
+        "server_url": record.url_at(url),
         "public_key": record.public_key,
     }
 
