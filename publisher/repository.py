@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from mirror.errors import InvalidInput, NotFound
+from publisher.catalog_memory import CatalogMemory
 from publisher.cvmfs import codec, trust
 from publisher.cvmfs.builder import Stamp, store_metadata
 from publisher.cvmfs.editor import CatalogEditor
@@ -107,6 +108,7 @@ class Repository:
         self.settings = spool.settings()
         self._limits = limits or ReadLimits()
         self.objects = VerifiedObjects(store, self._limits)
+        self.memory = CatalogMemory()
 
     @classmethod
     def create(

@@ -8,11 +8,13 @@ from publisher.cvmfs import schema
 from publisher.cvmfs.builder import INSERT_CHUNK, INSERT_COUNTER, INSERT_NESTED, INSERT_PROPERTY, Stamp, properties
 from publisher.cvmfs.catalog import Catalog, NestedReference
 from publisher.cvmfs.entry import Chunk
-from publisher.cvmfs.hash import ContentHash
+from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.path import PathKey
-from publisher.cvmfs.row import INSERT_ROW, TRANSITION, Row, count_row, hardlinks
+from publisher.cvmfs.row import GROUP_SHIFT, INSERT_ROW, TRANSITION, Row, count_row, hardlinks
+from publisher.cvmfs.segments import SegmentedForm
 from publisher.cvmfs.statistics import Counters, Statistics
 from publisher.errors import RepositoryDamaged
+from publisher.objects.store import ObjectStore
 
 _UPDATE_ROW = """UPDATE catalog SET hardlinks = ?, hash = ?, size = ?, mode = ?, mtime = ?, mtimens = ?, flags = ?,
   name = CAST(? AS TEXT), symlink = CAST(? AS TEXT), uid = ?, gid = ?, xattr = ? WHERE md5path_1 = ? AND md5path_2 = ?"""
@@ -27,9 +29,13 @@ _WASTED_ROWIDS = 0.25
 
 
 class CatalogEditor(Catalog):
-    """One catalog of a transaction.
+    """One catalog of a transaction, and of the ones after it.
 
+    content: hash of the object that it was read from or stored as last; None as long as it is new.
     accounted: what the parent's subtree counters hold for this catalog at present.
+    changed: whether it differs from its object.
+    entries_before: rows that its object has.
+    size: bytes of its object, uncompressed.
     """
 
     def __init__(self, data: bytes, path: bytes, content: ContentHash | None) -> None:
@@ -39,6 +45,9 @@ class CatalogEditor(Catalog):
         self.counters = self.statistics
         self.accounted = self.counters.total if content is not None else Counters()
         self.changed = content is None
+        self.entries_before = self.counters.own.entries
+        self.size = len(data)
+        self._form = SegmentedForm()
 
     @classmethod
     def new(cls, path: bytes) -> CatalogEditor:
@@ -117,6 +126,30 @@ class CatalogEditor(Catalog):
         self.counters.subtree += total - child.accounted
         child.accounted = total
         self.changed = True
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes, about: SQLite holds a database twice."""
+        return 2 * self.size + self._form.size
+
+    def store(self, store: ObjectStore, stamp: Stamp, ttl: int | None = None) -> ContentHash:
+        """Put it into a store; ttl: seconds, for a root catalog. Raises StorageFull, Unavailable."""
+        data = self.finish(stamp, ttl)
+        stored = self._form.compress(data)
+        self.content, self.size, self.changed = ContentHash.of(stored), len(data), False
+        self.entries_before = self.counters.own.entries
+        store.put(self.content, ObjectKind.CATALOG, stored)
+        return self.content
+
+    def follow(self, previous: ContentHash) -> None:
+        """Let another catalog of this path count as the one before: the tree of an old revision follows the newest one."""
+        self.content = previous
+        self.changed = True
+
+    def next_link_group(self) -> int:
+        """A number that no hard-link group of this catalog has. It looks at every row."""
+        highest: int | None = self._connection.execute("SELECT max(hardlinks) FROM catalog").fetchone()[0]
+        return ((highest or 0) >> GROUP_SHIFT) + 1
 
     def finish(self, stamp: Stamp, ttl: int | None = None) -> bytes:
         """The database as it is to be stored; ttl: seconds, for a root catalog."""

@@ -17,7 +17,7 @@ DIRECTORY_SIZE = 4096
 MARKER_NAME = b".cvmfscatalog"
 """The empty file that every nested catalog has in its root directory."""
 
-_GROUP_SHIFT = 32
+GROUP_SHIFT = 32
 _COUNT_MASK = 0xFFFFFFFF
 _HASH_SHIFT = 8
 _COMPRESSION_SHIFT = 11
@@ -94,7 +94,7 @@ class Row(NamedTuple):
     @property
     def link_group(self) -> int:
         """Number of the hard-link group within the catalog; 0 for none."""
-        return self.hardlinks >> _GROUP_SHIFT
+        return self.hardlinks >> GROUP_SHIFT
 
     @property
     def link_count(self) -> int:
@@ -146,7 +146,7 @@ def hash_algorithm(flags: int) -> HashAlgorithm:
 
 def hardlinks(count: int, group: int = 0) -> int:
     """Value of the column for a link count within a group."""
-    return group << _GROUP_SHIFT | count
+    return group << GROUP_SHIFT | count
 
 
 def entry_row(key: PathKey, parent: PathKey, name: bytes, entry: Entry, *, links: int = 1, transition: int = 0) -> Row:

@@ -46,6 +46,14 @@ def new_repository(
     return repository, store
 
 
+def reopened(repository: Repository, directory: Path) -> Repository:
+    """The same repository as another process finds it, which remembers nothing."""
+    fqrn = repository.fqrn
+    return Repository.open(
+        fqrn, repository.store, keys=directory / "keys", spool=directory / "spool" / fqrn, clock=repository.clock
+    )  # fmt: skip
+
+
 def problems(repository: Repository, *, data: bool = True) -> list[str]:
     """What a full check finds, as text."""
     return [str(problem) for problem in check(repository.reader(), contains=repository.store.contains, data=data)]

@@ -13,7 +13,7 @@ from publisher.cvmfs.history import TRUNK, Tag
 from publisher.errors import LeaseLost, PublishError
 from publisher.repository import Repository, Step
 from publisher.transaction import Transaction
-from tests.support.repositories import Clock, new_repository, problems
+from tests.support.repositories import Clock, new_repository, problems, reopened
 from tests.support.sample_tree import MTIME, directory, everything, facts, link, regular
 
 
@@ -175,6 +175,7 @@ def test_removing(tmp_path: Path) -> None:
         transaction.make_catalog(b"x")
         transaction.commit()
     assert repository.reader().snapshot.root.statistics.subtree.regular > 40
+    repository = reopened(repository, tmp_path)
     store.gets.clear()
     with Transaction(repository) as transaction:
         assert transaction.remove(b"x/one")
@@ -420,6 +421,7 @@ def test_only_catalogs_on_the_path_are_touched(tmp_path: Path) -> None:
             for inner in range(5):
                 transaction.make_catalog(b"top%d/inner%d" % (number, inner))
         transaction.commit()
+    repository = reopened(repository, tmp_path)
     store.gets.clear()
     store.puts.clear()
     with Transaction(repository) as transaction:
