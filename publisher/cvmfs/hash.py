@@ -31,6 +31,7 @@ class HashAlgorithm(IntEnum):
 
 _MARKERS = {HashAlgorithm.SHA1: "", HashAlgorithm.RIPEMD160: "-rmd160", HashAlgorithm.SHAKE128: "-shake128"}
 _ALGORITHMS = {marker: algorithm for algorithm, marker in _MARKERS.items()}
+_LIBRARY_NAMES = {HashAlgorithm.SHA1: "sha1", HashAlgorithm.RIPEMD160: "ripemd160", HashAlgorithm.SHAKE128: "shake_128"}
 _TEXT = re.compile(r"([0-9a-f]{40})(-rmd160|-shake128|)", re.ASCII)
 
 
@@ -76,3 +77,21 @@ class ContentHash:
 
     def __str__(self) -> str:
         return self.value.hex() + self.algorithm.marker
+
+
+class ContentHasher:
+    """The hash of an object whose stored form comes in pieces."""
+
+    def __init__(self, algorithm: HashAlgorithm) -> None:
+        self._algorithm = algorithm
+        self._state = hashlib.new(_LIBRARY_NAMES[algorithm], usedforsecurity=False)
+
+    def update(self, piece: bytes | memoryview) -> None:
+        """Take the next bytes."""
+        self._state.update(piece)
+
+    def result(self) -> ContentHash:
+        """The hash of all bytes so far."""
+        # SHAKE has a digest of any length, and takes it as an argument that the others do not have.
+        length = (HASH_SIZE,) if self._algorithm is HashAlgorithm.SHAKE128 else ()
+        return ContentHash(self._state.digest(*length), self._algorithm)

@@ -124,6 +124,12 @@ class LocalObjectStore:
             finally:
                 os.close(descriptor)
 
+    def delete_file(self, name: str) -> None:
+        """Remove a named file; no error if it is gone already. Raises Unavailable."""
+        target = Path(self._root, named_file(name))
+        with self._failures(f"{target} cannot be removed"):
+            target.unlink(missing_ok=True)
+
     def flush(self) -> None:
         """Return once everything put so far survives a power failure (syncfs). Raises StorageFull, Unavailable."""
         with self._failures(f"{self._root} cannot be written to disk"):

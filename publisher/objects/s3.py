@@ -207,6 +207,11 @@ class S3ObjectStore:
         with self._failures(f"{self._place}/{named_file(name)} cannot be written"):
             self._write(name, data, _NAMED_HEADERS, "overwrite")
 
+    def delete_file(self, name: str) -> None:
+        """Remove a named file; no error if it is gone already. Raises Unavailable."""
+        with self._failures(f"{self._place}/{named_file(name)} cannot be removed"), suppress(FileNotFoundError):
+            obstore.delete(self._store, name)
+
     def flush(self) -> None:
         """Nothing to wait for: what the server has acknowledged, it keeps."""
 

@@ -64,5 +64,8 @@ class ObjectStore(ObjectSource, Protocol):
     def write_file(self, name: str, data: bytes) -> None:
         """Replace a named file atomically and durably. Raises StorageFull, Unavailable."""
 
+    def delete_file(self, name: str) -> None:
+        """Remove a named file; no error if it is gone already. Raises Unavailable."""
+
     def flush(self) -> None:
         """Return once everything put so far survives a power failure."""

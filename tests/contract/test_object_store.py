@@ -97,6 +97,14 @@ def test_a_named_file_is_replaced_and_is_no_object(store: ObjectStore) -> None:
     assert list(store.objects()) == []
 
 
+def test_a_named_file_can_be_removed_again(store: ObjectStore) -> None:
+    store.write_file(".cvmfs_is_snapshotting", b"now")
+    store.delete_file(".cvmfs_is_snapshotting")
+    store.delete_file(".cvmfs_is_snapshotting")
+    with pytest.raises(NotFound):
+        store.read_file(".cvmfs_is_snapshotting")
+
+
 @pytest.mark.parametrize("name", ["", "..", "data/00/x", "/etc/passwd"])
 def test_a_named_file_is_in_the_root_and_nowhere_else(store: ObjectStore, name: str) -> None:
     with pytest.raises(InvalidInput):

@@ -67,6 +67,9 @@ class MemoryStore:
     def write_file(self, name: str, data: bytes) -> None:
         self.files[named_file(name)] = data
 
+    def delete_file(self, name: str) -> None:
+        self.files.pop(named_file(name), None)
+
     def flush(self) -> None:
         self.flushed = set(self.contents)
 
