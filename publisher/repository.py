@@ -201,10 +201,19 @@ class Repository:
         manifest = self.manifest()
         checksum = self.spool.settle(self.store.read_file(REFLOG_NAME))
         if manifest.reflog != checksum:
-            manifest = replace(manifest, reflog=checksum)
-            self.store.write_file(MANIFEST_NAME, self.keys.sign_manifest(manifest.payload()))
+            manifest = self._sign_again(manifest, checksum)
             log.warning("interrupted_commit_settled", fqrn=self.fqrn, revision=manifest.revision)
         return manifest
+
+    def rewrite_reflog(self, reflog: Reflog, on_step: OnStep = ignore_step) -> RepositoryManifest:
+        """Replace the reference log, with the revision as it is, and return the manifest that names the new log's checksum.
+
+        The caller holds the lock and has called `recover`. Raises RepositoryDamaged, Untrusted, StorageFull, Unavailable.
+        """
+        manifest = self.manifest()
+        checksum = self._store_reflog(reflog, on_step)
+        on_step(Step.MANIFEST)
+        return self._sign_again(manifest, checksum)
 
     def publish(
         self,
@@ -229,14 +238,7 @@ class Repository:
         metainfo = base.metainfo if base else None
         if metainfo is not None:
             reflog.add(metainfo, ReferenceType.METAINFO, now)
-        data = reflog.serialise()
-        checksum = ContentHash.of(data)
-        on_step(Step.ANNOUNCE_REFLOG)
-        self.spool.intend_reflog(checksum)
-        on_step(Step.REFLOG)
-        self.store.write_file(REFLOG_NAME, data)
-        on_step(Step.REFLOG_CHECKSUM)
-        self.spool.settle_reflog()
+        checksum = self._store_reflog(reflog, on_step)
         manifest = RepositoryManifest(
             root=root.content,
             catalog_size=root.size,
@@ -257,6 +259,23 @@ class Repository:
         self.store.write_file(MANIFEST_NAME, signed)
         on_step(Step.PUBLISHED)
         return Revision(manifest.revision, root.content, manifest)
+
+    def _store_reflog(self, reflog: Reflog, on_step: OnStep) -> ContentHash:
+        data = reflog.serialise()
+        checksum = ContentHash.of(data)
+        on_step(Step.ANNOUNCE_REFLOG)
+        self.spool.intend_reflog(checksum)
+        on_step(Step.REFLOG)
+        self.store.write_file(REFLOG_NAME, data)
+        on_step(Step.REFLOG_CHECKSUM)
+        self.spool.settle_reflog()
+        return checksum
+
+    def _sign_again(self, manifest: RepositoryManifest, reflog: ContentHash) -> RepositoryManifest:
+        """Publish the same revision once more, with the checksum of a reference log that was written without it."""
+        manifest = replace(manifest, reflog=reflog)
+        self.store.write_file(MANIFEST_NAME, self.keys.sign_manifest(manifest.payload()))
+        return manifest
 
     def _check_base(self, base: RepositoryManifest | None) -> None:
         """One lock holds back other publishers of this machine; this finds those elsewhere."""
