@@ -22,7 +22,7 @@ from publisher.cvmfs.history import TRUNK, TRUNK_PREVIOUS, History, Tag, check_t
 from publisher.cvmfs.manifest import RepositoryManifest
 from publisher.cvmfs.path import ROOT, basename, normalise, parent_key, path_key, show
 from publisher.cvmfs.row import MARKER_NAME, TRANSITION, entry_row, row_entry
-from publisher.errors import PublishError
+from publisher.errors import Conflict, PublishError
 from publisher.repository import NewRoot, OnStep, Repository, Revision, Step, ignore_step
 
 log = structlog.get_logger()
@@ -78,6 +78,15 @@ class Transaction:
     def changed(self) -> bool:
         """Whether a commit would publish anything."""
         return bool(self._tags) or self._catalogs.changed
+
+    def rely_on(self, since: float) -> None:
+        """Make sure of content that is to be named here, that was stored before the transaction began, and is in no revision.
+
+        since: Unix seconds at which all of it was there: put, put again, or part of the revision that was current then.
+        Raises Conflict if a garbage collection may have deleted some of it meanwhile.
+        """
+        if since < self._repository.spool.swept_before():
+            raise Conflict("content that was stored a long time ago may have been collected as garbage; it is stored again")
 
     def lookup(self, path: bytes) -> Entry | None:
         """The object at a path, as it will be after a commit; symbolic links are not followed."""

@@ -75,15 +75,16 @@ class Unpacker:
         config = parse_config(await self._content.small_blob(name, manifest.config, _MAX_CONFIG))
         if len(config.diff_ids) != len(manifest.layers):
             raise InvalidInput(f"the image has {len(manifest.layers)} layers, but its config names {len(config.diff_ids)}")
-        reader = await asyncio.to_thread(self._stratum0.repository.reader)
+        repository = self._stratum0.repository
+        view = _View(repository.clock(), await asyncio.to_thread(repository.reader))
         image = PreparedImage(job.manifest, public.raw, manifest, tuple(request.image for request in job.requests))
-        if await asyncio.to_thread(_is_complete, reader, manifest):
+        if await asyncio.to_thread(_is_complete, view.reader, manifest):
             return image
-        await self._fetch_lacking(name, manifest.layers, reader)
+        await self._fetch_lacking(name, manifest.layers, view.reader)
         await on_state(State.INGESTING)
         layers: list[UnpackedLayer] = []
         for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
-            layers.append(await self._layer(name, descriptor, diff_id, tuple(layers), reader))
+            layers.append(await self._layer(name, descriptor, diff_id, tuple(layers), view))
         return replace(image, layers=tuple(layers), flat=await asyncio.to_thread(self._flat, layers, config))
 
     async def close(self) -> None:
@@ -102,24 +103,25 @@ class Unpacker:
             raise failures.exceptions[0] from failures
 
     async def _layer(
-        self, name: RepositoryName, layer: Descriptor, diff_id: Digest, below: Sequence[UnpackedLayer], reader: RepositoryReader
+        self, name: RepositoryName, layer: Descriptor, diff_id: Digest, below: Sequence[UnpackedLayer], view: _View
     ) -> UnpackedLayer:
         known = self._known.get(layer.digest)
-        if known is not None and known.diff_id == diff_id:
+        if known is not None and known.diff_id == diff_id and known.safe_since >= self._stratum0.repository.spool.swept_before():
             return known
-        work = partial(self._read_or_ingest, name, layer, diff_id, below, reader)
+        work = partial(self._read_or_ingest, name, layer, diff_id, below, view)
         unpacked, _ = await self._flights.run(layer.digest, work)
         if unpacked.diff_id != diff_id:
             raise InvalidInput(f"layer {layer.digest} has the diff_id {unpacked.diff_id}, but the image's config says {diff_id}")
         return unpacked
 
     async def _read_or_ingest(
-        self, name: RepositoryName, layer: Descriptor, diff_id: Digest, below: Sequence[UnpackedLayer], reader: RepositoryReader
+        self, name: RepositoryName, layer: Descriptor, diff_id: Digest, below: Sequence[UnpackedLayer], view: _View
     ) -> UnpackedLayer:
-        if await _holds(reader, layer.digest):
-            unpacked = await asyncio.to_thread(_read, reader, layer)
+        if await _holds(view.reader, layer.digest):
+            unpacked = await asyncio.to_thread(_read, view, layer)
         else:
             started = monotonic()
+            since = min([self._stratum0.repository.clock(), *(lower.safe_since for lower in below)])
             path = await self._content.blob(name, layer)
             result = await _to_its_end(self._ingest, path, diff_id, below)
             log.info(
@@ -130,7 +132,7 @@ class Unpacker:
                 size=result.size,
                 seconds=round(monotonic() - started, 3),
             )
-            unpacked = UnpackedLayer(layer, result.diff_id, result.tree, result.entries, result.size)
+            unpacked = UnpackedLayer(layer, result.diff_id, result.tree, result.entries, result.size, since)
         if _weight(unpacked) <= self._known.maxsize:
             self._known[layer.digest] = unpacked
         return unpacked
@@ -146,6 +148,14 @@ class Unpacker:
         apply_permissions(flat, PermissionPolicy())
         with_singularity_files(flat, config, self._stratum0.pipeline)
         return flat
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The repository as it was when the preparation of an image began; opened: Unix seconds, just before."""
+
+    opened: float
+    reader: RepositoryReader
 
 
 class _Stoppable:
@@ -187,9 +197,10 @@ async def _holds(reader: RepositoryReader, layer: Digest) -> bool:
     return await asyncio.to_thread(reader.lookup, layout.layer_root(layer)) is not None
 
 
-def _read(reader: RepositoryReader, layer: Descriptor) -> UnpackedLayer:
+def _read(view: _View, layer: Descriptor) -> UnpackedLayer:
     """A layer that the repository holds. Raises RepositoryDamaged."""
+    reader = view.reader
     tree = reader.tree(layout.layer_root(layer.digest))
     diff_id, size = metadata.parse_layers_json(reader.read(layout.layers_document(layer.digest)))
     entries = sum(1 for _ in tree.walk())
-    return UnpackedLayer(layer, diff_id, tree, entries, size, is_held=True)
+    return UnpackedLayer(layer, diff_id, tree, entries, size, view.opened)

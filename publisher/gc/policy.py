@@ -35,7 +35,7 @@ class CollectionPolicy:
 
     def unsafe_before(self, now: float) -> float:
         """Unix seconds: who has put objects before this, and named them in no revision yet, may have lost them."""
-        return self.cutoff(now) + REFRESH_SECONDS + _CLOCKS_DIFFER
+        return min(self.cutoff(now) + REFRESH_SECONDS + _CLOCKS_DIFFER, now)
 
 
 _CLOCKS_DIFFER = 60.0

@@ -6,6 +6,7 @@ nothing.
 
 from __future__ import annotations
 
+import math
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ class UnpackedLayer:
     entries: int
     size: int
     """Bytes of the uncompressed archive."""
-    is_held: bool = False
-    """Whether it was found in the repository, and so may be gone when the transaction comes."""
+    safe_since: float = -math.inf
+    """Unix seconds at which all its objects were there (`Transaction.rely_on`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +59,17 @@ class PreparedImage:
 def place_images(transaction: Transaction, pipeline: Pipeline, images: Sequence[PreparedImage], now: float) -> None:
     """Put the images into the transaction. now: Unix seconds.
 
-    Raises Conflict if a layer that was there vanished meanwhile, PublishError, StorageFull, Unavailable.
+    Raises Conflict if something that was there vanished meanwhile, PublishError, StorageFull, Unavailable.
     """
     for image in images:
+        transaction.rely_on(min((layer.safe_since for layer in image.layers), default=math.inf))
         for layer in image.layers:
             _place_layer(transaction, pipeline, layer, image.config, now)
         if not transaction.exists(layout.flat_root(image.config)):
             if image.flat is None:
-                raise _vanished("root file system", image.config)
+                raise Conflict(
+                    f"the root file system of {image.config} was removed from the repository meanwhile; it is made again"
+                )
             for path in layout.flat_catalogs(image.config):
                 transaction.make_catalog(path)
             transaction.graft(layout.flat_root(image.config), image.flat)
@@ -80,8 +84,6 @@ def place_images(transaction: Transaction, pipeline: Pipeline, images: Sequence[
 def _place_layer(transaction: Transaction, pipeline: Pipeline, layer: UnpackedLayer, config: Digest, now: float) -> None:
     digest = layer.descriptor.digest
     if not transaction.exists(layout.layer_root(digest)):
-        if layer.is_held:
-            raise _vanished("layer", digest)
         for path in layout.layer_catalogs(digest):
             transaction.make_catalog(path)
         transaction.graft(layout.layer_root(digest), layer.tree)
@@ -92,10 +94,6 @@ def _place_layer(transaction: Transaction, pipeline: Pipeline, layer: UnpackedLa
     after = metadata.origin_json(config, before)
     if after != before:
         _put_document(transaction, origin, _stored(pipeline, after, now))
-
-
-def _vanished(what: str, digest: Digest) -> Conflict:
-    return Conflict(f"the {what} of {digest} was removed from the repository while an image was built on it; it is made again")
 
 
 def _stored(pipeline: Pipeline, content: bytes, now: float) -> Entry:
