@@ -1,0 +1,121 @@
+"""The replica's own files: what it shows, its own reference log, and the marks that say what it is doing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from mirror.errors import NotFound
+from publisher.cvmfs import trust
+from publisher.cvmfs.hash import ContentHash
+from publisher.cvmfs.manifest import MANIFEST_NAME, RepositoryManifest
+from publisher.cvmfs.reflog import REFLOG_NAME, ReferenceType, Reflog
+from publisher.cvmfs.whitelist import WHITELIST_NAME, Whitelist
+from publisher.errors import RepositoryDamaged
+from publisher.objects.store import ObjectStore
+from publisher.replicate.files import local_failures
+from publisher.replicate.model import OnStep, Step
+from publisher.spool import Spool
+
+SNAPSHOTTING_NAME = ".cvmfs_is_snapshotting"
+LAST_SNAPSHOT_NAME = ".cvmfs_last_snapshot"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A revision as a source or the replica shows it: both files as they are, the manifest read."""
+
+    manifest: RepositoryManifest
+    manifest_file: bytes
+    whitelist_file: bytes
+    whitelist: Whitelist | None
+    """None if the master key did not sign it."""
+
+
+class OwnFiles:
+    """Of one replica; all methods block. Raises StorageFull, Unavailable."""
+
+    def __init__(self, fqrn: str, store: ObjectStore, spool: Spool, clock: Callable[[], float], on_step: OnStep) -> None:
+        """clock: Unix seconds."""
+        self._fqrn = fqrn
+        self._store = store
+        self._spool = spool
+        self._clock = clock
+        self._on_step = on_step
+        self.scratch = spool.directory / "incoming"
+        """Files on their way; empty after `begin`."""
+
+    def shown(self, master_key: rsa.RSAPublicKey) -> Shown | None:
+        """What the replica shows; None if it is a new one. Raises RepositoryDamaged, Untrusted if it is of another repository."""
+        try:
+            manifest_file = self._store.read_file(MANIFEST_NAME)
+        except NotFound:
+            return None
+        _, manifest = trust.read_manifest(manifest_file, self._fqrn)
+        try:
+            whitelist_file = self._store.read_file(WHITELIST_NAME)
+            whitelist = trust.verified_whitelist(whitelist_file, self._fqrn, master_key, None)
+        except (NotFound, RepositoryDamaged):
+            return Shown(manifest, manifest_file, b"", None)
+        return Shown(manifest, manifest_file, whitelist_file, whitelist)
+
+    def reflog(self) -> Reflog:
+        """The replica's own; what one that died left behind is settled. Raises RepositoryDamaged."""
+        try:
+            data = self._store.read_file(REFLOG_NAME)
+        except NotFound:
+            return Reflog.empty(self._fqrn)
+        self._spool.settle(data)
+        return Reflog(data, self._fqrn)
+
+    def begin(self) -> None:
+        """Clear away what one that died left, and say that the replica is in work."""
+        with local_failures(self.scratch):
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.scratch.mkdir(exist_ok=True)
+        self._store.write_file(SNAPSHOTTING_NAME, self._date())
+
+    def end(self) -> None:
+        """Say that it is in work no more."""
+        self._store.delete_file(SNAPSHOTTING_NAME)
+
+    def write_reflog(self, reflog: Reflog, manifest: RepositoryManifest, roots: Iterable[ContentHash]) -> None:
+        """Enter all that a collector in the replica must be able to find."""
+        known = reflog.references()
+        wanted: list[tuple[ContentHash | None, ReferenceType]] = [(root, ReferenceType.CATALOG) for root in roots]
+        wanted += [
+            (manifest.certificate, ReferenceType.CERTIFICATE),
+            (manifest.history, ReferenceType.HISTORY),
+            (manifest.metainfo, ReferenceType.METAINFO),
+        ]
+        missing = [(content, kind) for content, kind in wanted if content is not None and content not in known]
+        if not missing:
+            return
+        for content, kind in missing:
+            reflog.add(content, kind, int(self._clock()))
+        data = reflog.serialise()
+        self._on_step(Step.ANNOUNCE_REFLOG)
+        self._spool.intend_reflog(ContentHash.of(data))
+        self._on_step(Step.REFLOG)
+        self._store.write_file(REFLOG_NAME, data)
+        self._on_step(Step.REFLOG_CHECKSUM)
+        self._spool.settle_reflog()
+
+    def show(self, new: Shown, old: Shown | None) -> None:
+        """Let clients see a revision of which everything is in the store."""
+        if old is None or old.whitelist_file != new.whitelist_file:
+            self._on_step(Step.WHITELIST)
+            self._store.write_file(WHITELIST_NAME, new.whitelist_file)
+        if old is None or old.manifest_file != new.manifest_file:
+            self._on_step(Step.MANIFEST)
+            self._store.write_file(MANIFEST_NAME, new.manifest_file)
+        self._on_step(Step.LAST_SNAPSHOT)
+        self._store.write_file(LAST_SNAPSHOT_NAME, self._date())
+
+    def _date(self) -> bytes:
+        """As `date --utc` says it."""
+        return f"{datetime.fromtimestamp(self._clock(), UTC):%a %b %e %H:%M:%S UTC %Y}\n".encode()
