@@ -31,7 +31,7 @@ from mirror.oci.reference import canonical_registry
 from mirror.proxy.access import Access
 from mirror.proxy.blob_response import SendLimits
 from mirror.proxy.cvmfs_files import CvmfsFiles
-from mirror.proxy.errors import answer_errors
+from mirror.proxy.errors import REQUEST_ID_HEADER, answer_errors
 from mirror.proxy.exchange import current_exchange
 from mirror.proxy.registry import Registry
 from mirror.proxy.routes import UpstreamNames
@@ -68,10 +68,10 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
     Raises InvalidInput, ConfigError, StorageFull, Unavailable if a part cannot be opened.
     """
     async with AsyncExitStack() as stack:
+        store = BlobStore(config.data, config.store.min_free)
         database = Database(wiring.database(config))
         stack.push_async_callback(database.close)
         await migrate(database)
-        store = BlobStore(config.data, config.store.min_free)
         tags = Tags(database, remembered=config.memory.tags)
         links = Links(database, remembered=config.memory.links)
         statuses = Statuses(database)
@@ -102,7 +102,7 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         metrics.expect_upstreams(clients)
         metrics.watch_disk(DataDirectory(config.data).free_bytes)
         application = web.Application(middlewares=[answer_errors], client_max_size=config.server.max_body)
-        application.on_response_prepare.append(_name_server)
+        application.on_response_prepare.append(_sign)
         application.add_routes([*registry.routes(), *status.routes()])
         application.router.add_get("/cvmfs/{fqrn}/{path:.+}", CvmfsFiles(config.data / "cvmfs").get)
         if config.metrics.enabled:
@@ -168,8 +168,9 @@ def _probes(store: BlobStore, blobs: BlobFetcher, statuses: Statuses) -> dict[st
     return {"store": store_probe, "state": state_probe}
 
 
-async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
+async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = USER_AGENT
+    response.headers[REQUEST_ID_HEADER] = current_exchange(request).request_id
 
 
 def _metrics_handler(metrics: Metrics) -> Handler:

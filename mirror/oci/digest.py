@@ -29,9 +29,9 @@ class Digest:
         algorithm, colon, digits = text.partition(":")
         length = _HEX_LENGTH.get(algorithm)
         if not colon or length is None:
-            raise InvalidInput(f"'{text}' is not a digest: expected sha256:<64 hex digits> or sha512:<128 hex digits>")
+            raise InvalidInput(f"'{text[:200]}' is not a digest: expected sha256:<64 hex digits> or sha512:<128 hex digits>")
         if len(digits) != length or not _LOWER_HEX.fullmatch(digits):
-            raise InvalidInput(f"'{text}' is not a digest: {algorithm} takes {length} lower-case hex digits")
+            raise InvalidInput(f"'{text[:200]}' is not a digest: {algorithm} takes {length} lower-case hex digits")
         return cls(algorithm, digits)
 
     @classmethod

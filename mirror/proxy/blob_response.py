@@ -21,6 +21,7 @@ from mirror.fetch.reader import BlobReader, FileSpan
 from mirror.oci.codes import ErrorCode, error_body
 from mirror.oci.digest import Digest
 from mirror.proxy.byte_range import ByteRange, RangeNotSatisfiable, parse_range
+from mirror.proxy.conditions import client_has, entity_tag
 
 log = structlog.get_logger()
 
@@ -44,6 +45,11 @@ class SentBlob:
     is_complete: bool
 
 
+def blob_headers(digest: Digest) -> dict[str, str]:
+    """What every answer about a blob carries."""
+    return {"Docker-Content-Digest": str(digest), "ETag": entity_tag(digest), "Accept-Ranges": "bytes"}
+
+
 async def send_blob(
     request: web.Request,
     reader: BlobReader,
@@ -56,8 +62,8 @@ async def send_blob(
     headers: further ones, Content-Type among them. Raises what `BlobReader.started` raises; nothing is sent then.
     """
     total = await reader.started()
-    common = {**headers, "Docker-Content-Digest": str(digest), "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
-    if _matches(request.headers.get("If-None-Match"), digest):
+    common = {**headers, **blob_headers(digest)}
+    if client_has(request.headers.get("If-None-Match"), digest):
         response: web.StreamResponse = web.Response(status=304, headers=common)
         await response.prepare(request)
         await response.write_eof()
@@ -103,11 +109,20 @@ class _Sender:
             log.info("client_left", digest=str(digest), sent=self._sent)
         except TimeoutError:
             log.info("client_too_slow", digest=str(digest), sent=self._sent)
+        except OSError as error:
+            log.error("blob_unreadable", digest=str(digest), sent=self._sent, reason=str(error))  # noqa: TRY400 - no bug
+        except BaseException:
+            # Nothing may follow on this connection, an error page least of all: it would be read as a part of the blob.
+            self._abort()
+            raise
         else:
             return SentBlob(self._response, self._sent, is_complete=True)
+        self._abort()
+        return SentBlob(self._response, self._sent, is_complete=False)
+
+    def _abort(self) -> None:
         if self._request.transport is not None:
             self._request.transport.abort()
-        return SentBlob(self._response, self._sent, is_complete=False)
 
     async def _send_span(self, span: FileSpan | bytes) -> None:
         if isinstance(span, bytes):
@@ -165,16 +180,9 @@ def _wanted_range(request: web.Request, digest: Digest, total: int | None) -> By
     if total is None or request.method != "GET":
         return None
     condition = request.headers.get("If-Range")
-    if condition is not None and condition.strip() != f'"{digest}"':
+    if condition is not None and condition.strip() != entity_tag(digest):
         return None
     return parse_range(request.headers.get("Range"), total)
-
-
-def _matches(if_none_match: str | None, digest: Digest) -> bool:
-    if not if_none_match:
-        return False
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return "*" in tags or f'"{digest}"' in tags
 
 
 async def _not_satisfiable(request: web.Request, total: int | None, headers: Mapping[str, str]) -> SentBlob:

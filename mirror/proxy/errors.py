@@ -35,17 +35,17 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     exchange = begin_exchange(request, secrets.token_hex(8))
     with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
         try:
-            response = await handler(request)
+            return await handler(request)
         except MirrorError as error:
-            response = _response(error, exchange)
+            return _response(error, exchange)
         except web.HTTPException as error:
-            response = _http_response(error)
+            code = _HTTP_CODES.get(error.status)
+            if code is None:
+                raise
+            return _http_response(error, code)
         except Exception:
             log.exception("request_failed", method=request.method, path=request.path)
-            response = _json(ErrorCode.UNKNOWN, None, {})
-    if not response.prepared:
-        response.headers[REQUEST_ID_HEADER] = exchange.request_id
-    return response
+            return _json(ErrorCode.UNKNOWN, None, {})
 
 
 def _response(error: MirrorError, exchange: Exchange) -> web.Response:
@@ -58,10 +58,7 @@ def _response(error: MirrorError, exchange: Exchange) -> web.Response:
     return _json(code, str(error), headers)
 
 
-def _http_response(error: web.HTTPException) -> web.StreamResponse:
-    code = _HTTP_CODES.get(error.status)
-    if code is None:
-        return error
+def _http_response(error: web.HTTPException, code: ErrorCode) -> web.Response:
     allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
     return _json(code, error.text if code is not ErrorCode.UNSUPPORTED else None, allow)
 

@@ -35,7 +35,7 @@ class Exchange:
         return {RequestKind.MANIFEST: Subject.MANIFEST, RequestKind.BLOB: Subject.BLOB}.get(self.kind, Subject.NAME)
 
 
-_KEY: Final = "debark.exchange"
+_KEY: Final = web.RequestKey("debark.exchange", Exchange)
 
 
 def begin_exchange(request: web.Request, request_id: str) -> Exchange:
@@ -52,5 +52,4 @@ def exchange_of(request: web.BaseRequest) -> Exchange | None:
 
 def current_exchange(request: web.Request) -> Exchange:
     """The exchange of a request that is being handled."""
-    exchange: Exchange = request[_KEY]
-    return exchange
+    return request[_KEY]

@@ -16,16 +16,19 @@ from mirror.observe.events import Pull, PullQueue
 from mirror.oci.digest import Digest
 from mirror.oci.reference import ImageReference
 from mirror.proxy.access import Access
-from mirror.proxy.blob_response import SendLimits, send_blob
+from mirror.proxy.blob_response import SendLimits, blob_headers, send_blob
+from mirror.proxy.conditions import client_has, entity_tag
 from mirror.proxy.exchange import Exchange, current_exchange
 from mirror.proxy.hints import STATE_HEADER, hint_headers
-from mirror.proxy.routes import Kind, Route, UpstreamNames, parse_path
+from mirror.proxy.routes import Kind, Route, UpstreamNames, endpoint_of, parse_path
 from mirror.report.accesslog import RequestKind
 from mirror.upstream.client import UpstreamClient
 
 API_HEADERS = {"Docker-Distribution-Api-Version": "registry/2.0"}
 CACHE_HEADER = "X-Debark-Cache"
 """How the answer came about: hit, miss, joined or stale."""
+
+_KINDS = {Kind.MANIFEST: RequestKind.MANIFEST, Kind.BLOB: RequestKind.BLOB, None: RequestKind.OTHER}
 
 
 class Publications(Protocol):
@@ -52,7 +55,7 @@ class Registry:
 
     def routes(self) -> list[web.RouteDef]:
         """Everything to be mounted at the server's root. Writing is not offered, which is a 405."""
-        return [web.get("/v2/", self.ping), web.get("/v2", self.ping), web.get("/v2/{path:.+}", self.pull)]
+        return [web.get("/v2/", self.ping), web.get("/v2", self.ping), web.get(r"/v2/{path:[\s\S]+}", self.pull)]
 
     async def ping(self, request: web.Request) -> web.Response:
         """`GET /v2/`: this is a registry, and it wants no credentials."""
@@ -63,9 +66,7 @@ class Registry:
         """A manifest or a blob."""
         exchange = current_exchange(request)
         path = request.match_info["path"]
-        exchange.kind = (
-            RequestKind.BLOB if "/blobs/" in path else RequestKind.MANIFEST if "/manifests/" in path else RequestKind.OTHER
-        )
+        exchange.kind = _KINDS[endpoint_of(path)]
         namespace = request.query.get("ns")
         route = parse_path(path, namespace, self.upstreams)
         if route is None:
@@ -87,8 +88,9 @@ class Registry:
         exchange.cache, exchange.state = answer.result, hints.get(STATE_HEADER, "")
         self._observe(request, image, answer)
         headers |= hints
-        headers |= {"Docker-Content-Digest": str(answer.digest), "ETag": f'"{answer.digest}"', CACHE_HEADER: answer.result.value}
-        if request.headers.get("If-None-Match") == headers["ETag"]:
+        headers |= {"Docker-Content-Digest": str(answer.digest), "ETag": entity_tag(answer.digest)}
+        headers[CACHE_HEADER] = answer.result.value
+        if client_has(request.headers.get("If-None-Match"), answer.digest):
             return web.Response(status=304, headers=headers)
         return web.Response(body=answer.raw, headers={**headers, "Content-Type": answer.media_type})
 
@@ -100,8 +102,7 @@ class Registry:
         size = await self.access.check_blob(route.name, digest)
         headers["Content-Type"] = "application/octet-stream"
         if request.method == "HEAD" and size is not None:
-            headers |= {"Docker-Content-Digest": str(digest), "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
-            return web.Response(headers={**headers, "Content-Length": str(size)})
+            return web.Response(headers={**headers, **blob_headers(digest), "Content-Length": str(size)})
         with self.blobs.fetch(self.clients[route.name.registry], route.name.repository, digest, size) as reader:
             exchange.cache = reader.result
             headers[CACHE_HEADER] = reader.result.value

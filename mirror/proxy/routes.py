@@ -39,10 +39,13 @@ class BadReference(InvalidInput):
 
 
 class Kind(Enum):
-    """What a registry request asks for."""
+    """What a registry request asks for; the value is the path's component."""
 
-    MANIFEST = "manifest"
-    BLOB = "blob"
+    MANIFEST = "manifests"
+    BLOB = "blobs"
+
+
+_ENDPOINTS = {kind.value: kind for kind in Kind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +90,22 @@ class UpstreamNames:
         return found
 
 
+def endpoint_of(path: str) -> Kind | None:
+    """What a path behind `/v2/` asks for, be the rest of it right or wrong; None if it is no endpoint of the API."""
+    return _ENDPOINTS.get(path.rpartition("/")[0].rpartition("/")[2])
+
+
 def parse_path(path: str, namespace: str | None, upstreams: UpstreamNames) -> Route | None:
     """Read the part of the path behind `/v2/`; None if it is no endpoint of the API.
 
     Raises InvalidInput (BadDigest, BadReference for the last component), UnknownUpstream.
     """
-    repository_path, slash, last = path.rpartition("/")
-    if not slash:
+    kind = endpoint_of(path)
+    if kind is None:
         return None
-    if repository_path.endswith("/manifests"):
-        name = upstreams.resolve(repository_path.removesuffix("/manifests"), namespace)
-        return Route(Kind.MANIFEST, name, _reference(last))
-    if repository_path.endswith("/blobs"):
-        name = upstreams.resolve(repository_path.removesuffix("/blobs"), namespace)
-        return Route(Kind.BLOB, name, Reference(digest=_digest(last)))
-    return None
+    before, _, last = path.rpartition("/")
+    name = upstreams.resolve(before.rpartition("/")[0], namespace)
+    return Route(kind, name, _reference(last) if kind is Kind.MANIFEST else Reference(digest=_digest(last)))
 
 
 def parse_user_reference(text: str, own_host: str, upstreams: UpstreamNames) -> ImageReference:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +15,11 @@ import pytest
 from aiohttp import web
 
 from mirror.errors import MirrorError
+from mirror.fetch.reader import FileSpan, StoredReader
 from mirror.oci.codes import Subject, code_of, error_body
 from mirror.oci.digest import Digest
 from mirror.proxy.blob_response import SendLimits, SentBlob, send_blob
+from mirror.proxy.errors import answer_errors
 from tests.support.faulty_registry import until
 from tests.support.fetching import Bench, bench
 
@@ -185,6 +189,46 @@ async def test_a_client_that_leaves_is_noticed_and_the_fill_goes_on(server: Serv
     assert not server.sent[0].is_complete
     if server.at.fetcher.storage_problem is None:
         await until(lambda: server.at.store.size(DIGEST) == SIZE)
+
+
+class BreakingReader(StoredReader):
+    """Gives the first bytes, then what happens to disks, or to programs."""
+
+    def __init__(self, error: Exception, path: Path) -> None:
+        super().__init__(path.open("rb"), SIZE, path)
+        self._error = error
+
+    async def spans(self, start: int = 0, end: int | None = None) -> AsyncGenerator[FileSpan | bytes, None]:  # noqa: ARG002
+        yield BLOB[:1000]
+        await asyncio.sleep(0.05)
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "the disk is broken"), RuntimeError("a bug")], ids=repr)
+async def test_nothing_follows_a_body_that_broke(tmp_path: Path, error: Exception) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(BLOB)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        with BreakingReader(error, path) as reader:
+            return (await send_blob(request, reader, DIGEST, HEADERS)).response
+
+    app = web.Application(middlewares=[answer_errors])
+    app.router.add_get("/blob", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
+    writer.write(b"GET /blob HTTP/1.1\r\nHost: x\r\n\r\n")
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := await reader.read(65536):
+            received += piece
+    assert received.startswith(b"HTTP/1.1 200")
+    assert received.count(b"HTTP/1.1") == 1
+    assert BLOB[:1000].startswith(received.partition(b"\r\n\r\n")[2])
+    writer.close()
+    await runner.cleanup()
 
 
 @kept_only
