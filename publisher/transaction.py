@@ -115,9 +115,7 @@ class Transaction:
         It is cut into further nested catalogs where it is larger than the limits allow. All content must be in the store already.
         """
         path = _inner(path)
-        holder = self._catalogs.holder(path)
-        previous = holder.content if holder.path == path else None
-        built = build(self._repository.store, path, tree, self._stamp, self._limits, previous=previous)
+        built = build(self._repository.store, path, tree, self._stamp, self._limits)
         self._catalogs.take_away(path)
         holder = self._catalogs.prepare_parent(path)
         holder.insert(built.mountpoint)

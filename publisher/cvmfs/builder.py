@@ -61,25 +61,17 @@ def marker_entry(store: ObjectStore, mtime: int) -> Entry:
     return Entry(mode=stat.S_IFREG | 0o644, mtime=mtime, content=store_metadata(store, b"", ObjectKind.DATA))
 
 
-def build(
-    store: ObjectStore,
-    path: bytes,
-    tree: Directory,
-    stamp: Stamp,
-    limits: CutLimits,
-    *,
-    previous: ContentHash | None = None,
-) -> BuiltCatalog:
+def build(store: ObjectStore, path: bytes, tree: Directory, stamp: Stamp, limits: CutLimits) -> BuiltCatalog:
     """Write a tree as a nested catalog for a path, with further ones below it where it is too large for one.
 
-    previous: the catalog that hangs there now. Names `.cvmfscatalog` in the tree are left out: they belong to the format.
+    Names `.cvmfscatalog` in the tree are left out: they belong to the format.
     Raises PublishError for what the format cannot hold, StorageFull, Unavailable.
     """
     marker = marker_entry(store, stamp.modified)
     built: dict[Directory, BuiltCatalog] = {}
     for place, directory in cut(tree, path, limits):
         writer = _CatalogWriter(place, directory, marker, built)
-        built[directory] = writer.write(store, stamp, previous if directory is tree else None)
+        built[directory] = writer.write(store, stamp)
     return built[tree]
 
 
@@ -98,7 +90,7 @@ class _CatalogWriter:
         self._groups = 0
         self._left_out = 0
 
-    def write(self, store: ObjectStore, stamp: Stamp, previous: ContentHash | None) -> BuiltCatalog:
+    def write(self, store: ObjectStore, stamp: Stamp) -> BuiltCatalog:
         key = path_key(self._path)
         try:
             root = self._directory_row(key, parent_key(self._path), basename(self._path), self._root, Flags.NESTED_ROOT)
@@ -110,7 +102,7 @@ class _CatalogWriter:
         except InvalidInput as error:
             raise PublishError(f"{show(self._path)} holds what a catalog cannot: {error}") from error
         self._count()
-        data = self._database(stamp, previous)
+        data = self._database(stamp)
         content = store_metadata(store, data, ObjectKind.CATALOG)
         row = Row._make(root)
         mountpoint = row._replace(flags=row.flags ^ Flags.NESTED_ROOT ^ Flags.MOUNTPOINT)
@@ -178,14 +170,14 @@ class _CatalogWriter:
             count_row(own, row, 0)
         own.chunks = len(self._chunks)
 
-    def _database(self, stamp: Stamp, previous: ContentHash | None) -> bytes:
+    def _database(self, stamp: Stamp) -> bytes:
         connection = schema.create(schema.CATALOG)
         connection.execute("BEGIN")
         connection.executemany(INSERT_ROW, self._rows)
         connection.executemany(INSERT_CHUNK, self._chunks)
         connection.executemany(INSERT_NESTED, [(item.path, str(item.content), item.size) for item in self._nested])
         connection.executemany(INSERT_COUNTER, self._statistics.rows())
-        connection.executemany(INSERT_PROPERTY, properties(self._path, stamp, previous).items())
+        connection.executemany(INSERT_PROPERTY, properties(self._path, stamp).items())
         connection.execute("COMMIT")
         try:
             return connection.serialize()
@@ -193,8 +185,12 @@ class _CatalogWriter:
             connection.close()
 
 
-def properties(path: bytes, stamp: Stamp, previous: ContentHash | None) -> dict[str, str | bytes]:
-    """The properties that every catalog has."""
+def properties(path: bytes, stamp: Stamp, previous: ContentHash | None = None) -> dict[str, str | bytes]:
+    """The properties that every catalog has. previous: the root catalog that a root catalog replaces.
+
+    Nested catalogs do not name the ones before them, though the format would let them: replicas follow these names too, and do
+    not forgive one that was collected, as they do for root catalogs. A replica that was away for long could never catch up.
+    """
     result: dict[str, str | bytes] = {
         "schema": SCHEMA[0],
         "schema_revision": SCHEMA[1],
@@ -203,6 +199,6 @@ def properties(path: bytes, stamp: Stamp, previous: ContentHash | None) -> dict[
     }
     if path:
         result["root_prefix"] = path
-    if previous is not None:
+    elif previous is not None:
         result["previous_revision"] = str(previous)
     return result

@@ -15,6 +15,7 @@ from publisher.repository import Repository, Step
 from publisher.transaction import Transaction
 from tests.support.repositories import Clock, new_repository, problems, reopened
 from tests.support.sample_tree import MTIME, directory, everything, facts, link, regular
+from tests.support.tampering import tamper
 
 
 def catalogs(repository: Repository) -> list[bytes]:
@@ -72,19 +73,26 @@ def test_graft_replaces_whatever_was_there(tmp_path: Path) -> None:
     assert problems(repository) == []
 
 
-def test_a_replaced_catalog_names_its_predecessor(tmp_path: Path) -> None:
+def test_only_root_catalogs_name_their_predecessors(tmp_path: Path) -> None:
+    """Replicas do not forgive a nested one that was collected."""
     repository, store = new_repository(tmp_path)
+    tree = directory()
+    tree.children[b"file"] = regular(store, b"text")
     hashes = []
-    for text in (b"one", b"two"):
-        tree = directory()
-        tree.children[b"file"] = regular(store, text)
+    for name in (b"x", b"x/below", b"x"):
         with Transaction(repository) as transaction:
-            transaction.graft(b"x", tree)
+            transaction.graft(name, tree)
             transaction.commit()
         hashes.append({catalog.path: (catalog, content) for catalog, content in repository.reader().snapshot.catalogs()})
-    assert hashes[0][b"/x"][0].previous is None
-    assert hashes[1][b"/x"][0].previous == hashes[0][b"/x"][1]
-    assert hashes[1][b""][0].previous == hashes[0][b""][1]
+    assert [set(catalogs) for catalogs in hashes] == [{b"", b"/x"}, {b"", b"/x", b"/x/below"}, {b"", b"/x"}]
+    assert [catalog.previous for catalogs in hashes for path, (catalog, _) in catalogs.items() if path] == [None] * 4
+    assert [catalogs[b""][0].previous for catalogs in hashes[1:]] == [catalogs[b""][1] for catalogs in hashes[:-1]]
+    tamper(repository, b"/x", f"INSERT INTO properties VALUES ('previous_revision', '{hashes[0][b'/x'][1]}')")
+    assert repository.reader().snapshot.nested(repository.reader().snapshot.root.nested()[0]).previous is not None
+    with Transaction(repository) as transaction:
+        transaction.put_symlink(b"x/link", b"target")
+        transaction.commit()
+    assert repository.reader().snapshot.nested(repository.reader().snapshot.root.nested()[0]).previous is None
 
 
 def test_files_links_and_directories(tmp_path: Path) -> None:
