@@ -7,6 +7,7 @@ repository. Repository format, sections 4 and 8.1.
 from __future__ import annotations
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 from publisher.catalog_memory import CatalogMemory
 from publisher.cvmfs.builder import Stamp, marker_entry
@@ -25,6 +26,8 @@ from publisher.objects.store import ObjectStore
 
 _UNWRITTEN = ContentHash(bytes(HASH_SIZE))
 """Stands for a nested catalog that is written when the transaction commits."""
+_PUTS = 8
+"""Catalogs that are on their way into the store at the same time: a distant store takes long for each."""
 
 
 class OpenCatalogs:
@@ -162,13 +165,20 @@ class OpenCatalogs:
         """
         for editor in list(self._editors.values()):
             self._split_overgrown(editor, growth)
-        for path in sorted(self._editors, key=len, reverse=True):
-            editor = self._editors[path]
-            if path and editor.changed:
-                content = editor.store(self._store, self._stamp)
-                self._parent_of(path).update_nested(editor, NestedReference(path, content, editor.size))
-        root = self._editors[ROOT]
-        return root.store(self._store, self._stamp, ttl), root.size
+        with ThreadPoolExecutor(_PUTS) as pool:
+            puts = []
+            for path in sorted(self._editors, key=len, reverse=True):
+                editor = self._editors[path]
+                if path and editor.changed:
+                    content, stored = editor.pack(self._stamp)
+                    puts.append(pool.submit(self._store.put, content, ObjectKind.CATALOG, stored))
+                    self._parent_of(path).update_nested(editor, NestedReference(path, content, editor.size))
+            root = self._editors[ROOT]
+            content, stored = root.pack(self._stamp, ttl)
+            puts.append(pool.submit(self._store.put, content, ObjectKind.CATALOG, stored))
+        for put in puts:
+            put.result()
+        return content, root.size
 
     def _parent_of(self, path: bytes) -> CatalogEditor:
         """The open catalog in which a nested catalog's mountpoint is."""

@@ -8,13 +8,12 @@ from publisher.cvmfs import schema
 from publisher.cvmfs.builder import INSERT_CHUNK, INSERT_COUNTER, INSERT_NESTED, INSERT_PROPERTY, Stamp, properties
 from publisher.cvmfs.catalog import Catalog, NestedReference
 from publisher.cvmfs.entry import Chunk
-from publisher.cvmfs.hash import ContentHash, ObjectKind
+from publisher.cvmfs.hash import ContentHash
 from publisher.cvmfs.path import PathKey
 from publisher.cvmfs.row import GROUP_SHIFT, INSERT_ROW, TRANSITION, Row, count_row, hardlinks
 from publisher.cvmfs.segments import SegmentedForm
 from publisher.cvmfs.statistics import Counters, Statistics
 from publisher.errors import RepositoryDamaged
-from publisher.objects.store import ObjectStore
 
 _UPDATE_ROW = """UPDATE catalog SET hardlinks = ?, hash = ?, size = ?, mode = ?, mtime = ?, mtimens = ?, flags = ?,
   name = CAST(? AS TEXT), symlink = CAST(? AS TEXT), uid = ?, gid = ?, xattr = ? WHERE md5path_1 = ? AND md5path_2 = ?"""
@@ -54,7 +53,7 @@ class CatalogEditor(Catalog):
         """A catalog without rows, not even its root directory's."""
         connection = schema.create(schema.CATALOG)
         connection.executemany(INSERT_COUNTER, Statistics(Counters(), Counters()).rows())
-        connection.executemany(INSERT_PROPERTY, properties(path, Stamp(0, 0), None).items())
+        connection.executemany(INSERT_PROPERTY, properties(path, Stamp(0, 0)).items())
         data = connection.serialize()
         connection.close()
         return cls(data, path, None)
@@ -132,14 +131,13 @@ class CatalogEditor(Catalog):
         """Bytes that it takes, about: SQLite holds a database twice."""
         return 2 * self.size + self._form.size
 
-    def store(self, store: ObjectStore, stamp: Stamp, ttl: int | None = None) -> ContentHash:
-        """Put it into a store; ttl: seconds, for a root catalog. Raises StorageFull, Unavailable."""
+    def pack(self, stamp: Stamp, ttl: int | None = None) -> tuple[ContentHash, bytes]:
+        """Its object, which the caller is to store; from now on it counts as stored. ttl: seconds, for a root catalog."""
         data = self.finish(stamp, ttl)
         stored = self._form.compress(data)
         self.content, self.size, self.changed = ContentHash.of(stored), len(data), False
         self.entries_before = self.counters.own.entries
-        store.put(self.content, ObjectKind.CATALOG, stored)
-        return self.content
+        return self.content, stored
 
     def follow(self, previous: ContentHash) -> None:
         """Let another catalog of this path count as the one before: the tree of an old revision follows the newest one."""
@@ -156,14 +154,15 @@ class CatalogEditor(Catalog):
         values = properties(self.path, stamp, self.content)
         if ttl is not None:
             values["TTL"] = str(ttl)
+        self._connection.execute("DELETE FROM properties WHERE key = 'previous_revision'")
         self._connection.executemany(INSERT_PROPERTY, values.items())
         self._connection.executemany(INSERT_COUNTER, self.counters.rows())
         self._renumber()
         return schema.dump(self._connection)
 
     def _renumber(self) -> None:
-        highest, rows = self._connection.execute("SELECT max(rowid), count(*) FROM catalog").fetchone()
-        if rows < highest * (1 - _WASTED_ROWIDS):
+        highest: int | None = self._connection.execute("SELECT max(rowid) FROM catalog").fetchone()[0]
+        if self.counters.own.entries < (highest or 0) * (1 - _WASTED_ROWIDS):
             self._connection.executescript(_RENUMBER)
 
     def _shrink_group(self, row: Row) -> None:

@@ -14,8 +14,8 @@ from publisher.cvmfs import codec
 
 _SEGMENT = 16 << 10
 """Bytes. Smaller ones compress worse (by 2 to 9 per cent at this size), larger ones mean more to compress for each change."""
-_SMALL = 128 << 10
-"""Bytes of a database that is compressed as a whole: that takes as little time, and gives the better form."""
+_SMALL = 48 << 10
+"""Bytes of a database that is compressed as a whole: that takes little time, and gives the better form."""
 _LEVEL = 1
 """Of ISA-L: on databases higher ones take longer and gain nothing."""
 _RAW = -15
