@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from collections.abc import Callable
 
 import structlog
 
@@ -14,6 +16,7 @@ from mirror.fetch.fill import Fill
 from mirror.fetch.filler import FetchLimits, Filler
 from mirror.fetch.reader import BlobReader, FillReader, StoredReader
 from mirror.fetch.result import CacheResult
+from mirror.fetch.space import SpaceWatch
 from mirror.oci.digest import Digest
 from mirror.store.blobs import BlobStore
 from mirror.upstream.client import UpstreamClient
@@ -24,14 +27,15 @@ log = structlog.get_logger()
 class BlobFetcher:
     """Gives readers of blobs, and keeps the fills that feed them."""
 
-    def __init__(self, store: BlobStore, limits: FetchLimits | None = None) -> None:
+    def __init__(self, store: BlobStore, limits: FetchLimits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """clock: seconds that only grow."""
         self._store = store
         self._limits = limits or FetchLimits()
         self._disk = DiskThreads(self._limits.disk_threads)
         self._fills: dict[Digest, Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._storage_problem: str | None = None
+        self._space = SpaceWatch(store, clock)
 
     @property
     def active_fills(self) -> int:
@@ -40,8 +44,8 @@ class BlobFetcher:
 
     @property
     def storage_problem(self) -> str | None:
-        """Why the last blob that was fetched could not be kept; None if it could."""
-        return self._storage_problem
+        """Why a blob could not be kept that was fetched lately; None if there is room for such a one (again)."""
+        return self._space.problem
 
     def fetch(self, client: UpstreamClient, repository: str, digest: Digest, size: int | None = None) -> BlobReader:
         """A reader of the blob, to be closed; begins to fetch it if it is neither in the store nor on its way.
@@ -92,8 +96,8 @@ class BlobFetcher:
         if self._fills.get(fill.digest) is fill:
             del self._fills[fill.digest]
         if isinstance(fill.not_kept, StorageFull):
-            self._storage_problem = str(fill.not_kept)
+            self._space.not_kept(str(fill.not_kept), fill.total or 0)
         elif fill.is_stored:
-            self._storage_problem = None
+            self._space.kept(fill.total or 0)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("fill_broken", digest=str(fill.digest), exc_info=error)
