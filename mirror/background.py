@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from mirror.errors import MirrorError
+
 log = structlog.get_logger()
 
 
@@ -26,6 +28,8 @@ async def _for_ever(name: str, work: Callable[[], Awaitable[None]], pause: float
     while True:
         try:
             await work()
+        except MirrorError as error:
+            log.warning("background_task_failed", task=name, reason=str(error), restart_in=pause)
         except Exception:
             log.exception("background_task_failed", task=name, restart_in=pause)
         await asyncio.sleep(pause)
