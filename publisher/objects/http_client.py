@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -30,6 +30,10 @@ from publisher.errors import RepositoryDamaged
 Result = TypeVar("Result")
 
 ATTEMPTS = RetryPolicy(attempts=4, first_delay=0.25, longest_delay=10.0)
+_LIBRARY_ERRORS = (aiohttp.ClientError, OSError, ValueError)
+"""A time-out is an OSError."""
+_SHORT = 1 << 20
+"""An answer of no more bytes needs no watch over silence: the time for the whole of it is short enough."""
 _SURE_SECONDS = 2.0
 """A file that was changed so shortly before it was served may change again within the second that its validators can tell."""
 
@@ -66,29 +70,34 @@ class Validators:
 
 
 class Body:
-    """An answer's content, of at most the bytes that were allowed."""
+    """An answer's content, of at most the bytes that were allowed; to be used in a `with`, which frees the connection."""
 
     def __init__(self, response: aiohttp.ClientResponse, what: str, limit: int) -> None:
+        """Not to be called directly: `RepositoryClient.begin` is."""
         self._response = response
         self._what = what
         self._left = limit
         self._limit = limit
         self.length = response.content_length
         """Bytes, if the server says it."""
-        if self.length is not None and self.length > limit:
-            raise self._too_large()
+        self.is_unchanged = response.status == 304
+        """Whether the server says that the caller has it already."""
 
     async def read(self) -> bytes:
-        """The next bytes that arrived; empty at the end. Raises RepositoryDamaged when there are too many."""
-        with _failures(self._what):
+        """The next bytes that arrived; empty at the end. Raises RepositoryDamaged when there are too many, Unavailable."""
+        if self.length is not None and self.length > self._limit:
+            raise self._too_large()
+        try:
             piece = await self._response.content.readany()
+        except _LIBRARY_ERRORS as error:
+            raise _translated(error, self._what) from error
         self._left -= len(piece)
         if self._left < 0:
             raise self._too_large()
         return piece
 
     async def whole(self) -> bytes:
-        """All of it. Raises RepositoryDamaged when it is too much."""
+        """All of it. Raises RepositoryDamaged when it is too much, Unavailable."""
         first = await self.read()
         if len(first) == self.length:
             return first
@@ -105,6 +114,12 @@ class Body:
         if modified is not None and not _is_settled(modified, headers.get("Date")):
             return None
         return Validators(etag, modified) if etag or modified else None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._response.release()
 
     def _too_large(self) -> RepositoryDamaged:
         return RepositoryDamaged(f"{self._what} has more than the {self._limit} bytes that it may have; it was not read on")
@@ -130,7 +145,7 @@ class RepositoryClient:
         """
 
         async def once() -> bytes:
-            async with self.open(path, limit, fresh=fresh) as body:
+            async with await self.begin(path, limit, fresh=fresh) as body:
                 return await body.whole()
 
         return await self.retrying(once)
@@ -142,10 +157,9 @@ class RepositoryClient:
             headers["If-None-Match"] = known.etag
         elif known and known.modified:
             headers["If-Modified-Since"] = known.modified
-        async with self._answer("GET", path, limit, headers) as response:
-            if response.status == 304 and headers:
+        async with await self._ask("GET", path, limit, headers) as body:
+            if body.is_unchanged:
                 return None
-            body = Body(response, self._what(path), limit)
             return await body.whole(), body.validators
 
     async def exists(self, path: str) -> bool:
@@ -153,18 +167,19 @@ class RepositoryClient:
 
         async def once() -> bool:
             try:
-                async with self._answer("HEAD", path, 0, {}):
+                async with await self._ask("HEAD", path, 0, {}):
                     return True
             except NotFound:
                 return False
 
         return await self.retrying(once)
 
-    @asynccontextmanager
-    async def open(self, path: str, limit: int, *, fresh: bool = False) -> AsyncIterator[Body]:
-        """A file's content as it arrives. Raises NotFound, RepositoryDamaged, Unavailable, also out of the `with` block."""
-        async with self._answer("GET", path, limit, {"Cache-Control": "no-cache"} if fresh else {}) as response:
-            yield Body(response, self._what(path), limit)
+    async def begin(self, path: str, limit: int, *, fresh: bool = False) -> Body:
+        """A file's content, to be read as it arrives; tried once.
+
+        Raises NotFound, Unavailable; reading it, RepositoryDamaged if it has more than `limit` bytes.
+        """
+        return await self._ask("GET", path, limit, {"Cache-Control": "no-cache"} if fresh else {})
 
     async def retrying(self, once: Callable[[], Awaitable[Result]]) -> Result:
         """Do something with this client until it succeeds, or fails for good, or was tried often enough."""
@@ -182,17 +197,18 @@ class RepositoryClient:
     def _what(self, path: str) -> str:
         return f"{self._base}/{path}"
 
-    @asynccontextmanager
-    async def _answer(self, method: str, path: str, limit: int, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _ask(self, method: str, path: str, limit: int, headers: dict[str, str]) -> Body:
         what = self._what(path)
-        with _failures(what):
+        try:
             response = await self._session.request(
                 method, URL(what, encoded=True), headers=headers, allow_redirects=False, timeout=self._timeout(limit)
             )
-        async with response:
-            if response.status not in {200, 304}:
-                raise _refusal(response, what)
-            yield response
+        except _LIBRARY_ERRORS as error:
+            raise _translated(error, what) from error
+        if response.status == 200 or (response.status == 304 and headers):
+            return Body(response, what, limit)
+        response.release()
+        raise _refusal(response, what)
 
     def _timeout(self, limit: int) -> aiohttp.ClientTimeout:
         """By the bytes that may come, in powers of two: there are few of them."""
@@ -202,7 +218,8 @@ class RepositoryClient:
             limits = self.limits
             connect, silence = limits.connect_seconds, limits.silence_seconds
             total = connect + silence + (1 << scale) / limits.slowest_rate
-            found = self._timeouts[scale] = aiohttp.ClientTimeout(total, sock_connect=connect, sock_read=silence)
+            sock_read = silence if limit > _SHORT else None
+            found = self._timeouts[scale] = aiohttp.ClientTimeout(total, sock_connect=connect, sock_read=sock_read)
         return found
 
 
@@ -239,17 +256,14 @@ def parse_url(url: str) -> URL:
     return base
 
 
-@contextmanager
-def _failures(what: str) -> Iterator[None]:
-    """Turn the HTTP client's exceptions into ours."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise UpstreamUnavailable(f"{what}: no answer in time, or one that crawls", Failure.TIMEOUT) from error
-    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
-        raise UpstreamUnavailable(f"{what}: no connection, or a broken one: {_reason(error)}", Failure.LOST) from error
-    except (aiohttp.ClientError, ValueError) as error:
-        raise UpstreamUnavailable(f"{what}: the server does not speak HTTP: {_reason(error)}", Failure.PROTOCOL) from error
+def _translated(error: Exception, what: str) -> UpstreamUnavailable:
+    """The HTTP client's exception as ours."""
+    if isinstance(error, TimeoutError):
+        return UpstreamUnavailable(f"{what}: no answer in time, or one that crawls", Failure.TIMEOUT)
+    reason = str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError):
+        return UpstreamUnavailable(f"{what}: no connection, or a broken one: {reason}", Failure.LOST)
+    return UpstreamUnavailable(f"{what}: the server does not speak HTTP: {reason}", Failure.PROTOCOL)
 
 
 def _refusal(response: aiohttp.ClientResponse, what: str) -> Exception:
@@ -275,7 +289,3 @@ def _is_settled(modified: str, date: str | None) -> bool:
     except (ValueError, TypeError):
         return False
     return age.total_seconds() >= _SURE_SECONDS
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__

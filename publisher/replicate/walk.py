@@ -242,8 +242,9 @@ class CatalogWalk:
         while True:
             node = await self._complete.get()
             bench.on_step(Step.CATALOG)
-            bench.progress.bytes += await bench.threads.run(partial(self._store, node))
+            size = await bench.threads.run(partial(self._store, node))
             bench.progress.catalogs += 1
+            bench.progress.bytes += size
             bench.on_progress(bench.progress)
             del self._nodes[node.reference.content]
             for above in node.above:
