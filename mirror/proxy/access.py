@@ -7,17 +7,21 @@ And a blob is served under a repository's name only if a manifest of that reposi
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+import structlog
 from cachetools import TTLCache
 
-from mirror.errors import Denied, NotFound, Unavailable
+from mirror.errors import Denied, Unavailable
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Descriptor
 from mirror.oci.reference import Reference, RepositoryName
 from mirror.upstream.client import UpstreamClient
+
+log = structlog.get_logger()
 
 
 class Links(Protocol):
@@ -38,28 +42,28 @@ class Access:
         *,
         remembered: int = 50_000,
         seconds: float = 600.0,
+        longest: float = 86_400.0,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """clients: by registry, with the mirror's rights. guards: anonymous ones, where private content stays private.
 
-        remembered, seconds: how many answers of upstreams are kept, and for how long.
+        remembered, seconds: how many answers of upstreams are kept, and for how long. longest: seconds for which a repository
+        that was shown to be public counts as public while the upstream cannot be asked again.
         """
         self._links = links
         self._clients = clients
         self._guards = guards
-        self._public: TTLCache[RepositoryName, bool] = TTLCache(remembered, seconds, timer)
+        self._seconds = seconds
+        self._timer = timer
+        # When each repository was last seen to be public.
+        self._public: TTLCache[RepositoryName, float] = TTLCache(remembered, max(longest, seconds), timer)
         self._confirmed: TTLCache[tuple[RepositoryName, Digest], int | None] = TTLCache(remembered, seconds, timer)
 
     async def check_manifest(self, name: RepositoryName, reference: Reference) -> None:
-        """Raise Denied if a client of this mirror must not read it; Unavailable if that cannot be told now."""
+        """Raise Denied or NotFound if a client of this mirror must not read it; Unavailable if that cannot be told now."""
         guard = self._guards.get(name.registry)
-        if guard is None or name in self._public:
-            return
-        try:
-            await guard.head_manifest(name.repository, reference)
-        except (Denied, NotFound) as error:
-            raise _private(name) from error
-        self._public[name] = True
+        if guard is not None:
+            await self._check_public(name, lambda: guard.head_manifest(name.repository, reference))
 
     async def check_blob(self, name: RepositoryName, digest: Digest) -> int | None:
         """Size in bytes of the blob, None if nobody says.
@@ -67,12 +71,8 @@ class Access:
         Raises NotFound if the repository does not have it, Denied if clients of this mirror must not read it, Unavailable.
         """
         guard = self._guards.get(name.registry)
-        if guard is not None and name not in self._public:
-            try:
-                await guard.head_blob(name.repository, digest)
-            except (Denied, NotFound) as error:
-                raise _private(name) from error
-            self._public[name] = True
+        if guard is not None:
+            await self._check_public(name, lambda: guard.head_blob(name.repository, digest))
         try:
             linked = await self._links.find(name, digest)
         except Unavailable:
@@ -80,9 +80,28 @@ class Access:
         if linked is not None:
             return linked.size
         key = (name, digest)
-        if key not in self._confirmed:
-            self._confirmed[key] = await self._clients[name.registry].head_blob(name.repository, digest)
-        return self._confirmed[key]
+        with contextlib.suppress(KeyError):
+            return self._confirmed[key]
+        size = await self._clients[name.registry].head_blob(name.repository, digest)
+        self._confirmed[key] = size
+        return size
+
+    async def _check_public(self, name: RepositoryName, ask: Callable[[], Awaitable[object]]) -> None:
+        """ask: for anything of the repository, as nobody."""
+        seen = self._public.get(name)
+        if seen is not None and self._timer() - seen < self._seconds:
+            return
+        try:
+            await ask()
+        except Denied as error:
+            self._public.pop(name, None)
+            raise _private(name) from error
+        except Unavailable as error:
+            if seen is None:
+                raise
+            log.warning("taken_for_public", name=str(name), reason=str(error))
+            return
+        self._public[name] = self._timer()
 
 
 def _private(name: RepositoryName) -> Denied:
