@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,10 +11,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mirror.background import running
+from mirror.chores import count_jobs, sweep_parts
 from mirror.config import wiring
 from mirror.config.models import Config
 from mirror.data import DataDirectory
-from mirror.errors import MirrorError, Unavailable
+from mirror.errors import MirrorError
 from mirror.fetch.blobs import BlobFetcher
 from mirror.fetch.manifests import ManifestFetcher, ManifestLimits
 from mirror.jobs.publications import PublicationIndex
@@ -29,6 +28,7 @@ from mirror.observe.events import PullQueue
 from mirror.observe.recorder import Recorder
 from mirror.oci.reference import canonical_registry
 from mirror.proxy.access import Access
+from mirror.proxy.admission import bounded_requests
 from mirror.proxy.blob_response import SendLimits
 from mirror.proxy.cvmfs_files import CvmfsFiles
 from mirror.proxy.errors import REQUEST_ID_HEADER, answer_errors
@@ -48,7 +48,6 @@ from mirror.upstream.session import open_session
 
 USER_AGENT = f"debark/{version('debark')}"
 
-_JOB_COUNT_SECONDS = 5.0
 _DRAIN_SECONDS = 10.0
 
 
@@ -72,19 +71,24 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         database = Database(wiring.database(config))
         stack.push_async_callback(database.close)
         await migrate(database)
+        await stack.enter_async_context(running("sweep", lambda: sweep_parts(store, config.store.keep_parts)))
         tags = Tags(database, remembered=config.memory.tags)
         links = Links(database, remembered=config.memory.links)
         statuses = Statuses(database)
         repositories = Repositories(database)
         publications = PublicationIndex(statuses)
         await stack.enter_async_context(running("publications", publications.watch))
-        await stack.enter_async_context(running("job_counts", lambda: _count_jobs(statuses, metrics)))
-        pulls = await _record_pulls(config, database, statuses, tags, stack) if config.publish.enabled else None
-        clients, guards = await _open_clients(config, stack)
+        await stack.enter_async_context(running("job_counts", lambda: count_jobs(statuses, metrics)))
+        pulls = PullQueue(pulls=config.memory.pulls, manifest_bytes=config.memory.pulls_size, on_drop=metrics.pull_event_dropped)
+        if config.publish.enabled:
+            recorder = _recorder(pulls, config, database, statuses, tags)
+            stack.push_async_callback(recorder.drain, _DRAIN_SECONDS)
+            await stack.enter_async_context(running("recorder", recorder.run))
+        clients, guards = await _open_clients(config, metrics, stack)
         limits = ManifestLimits(tag_seconds=config.tags.ttl, max_manifest_bytes=config.fetch.max_manifest)
         manifests = ManifestFetcher(store, tags, links, limits)
         stack.push_async_callback(manifests.close)
-        blobs = BlobFetcher(store, wiring.fetch_limits(config))
+        blobs = BlobFetcher(store, wiring.fetch_limits(config), on_end=metrics.fill)
         stack.push_async_callback(blobs.close)
         names = UpstreamNames(wiring.upstream_names(config), canonical_registry(config.default_upstream))
         registry = Registry(
@@ -94,14 +98,13 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
             manifests=manifests,
             blobs=blobs,
             publications=publications,
-            pulls=pulls,
+            pulls=pulls if config.publish.enabled else None,
             limits=SendLimits(),
         )
         probes = _probes(store, blobs, statuses) | ({"publisher": publisher_probe} if publisher_probe else {})
         status = StatusApi(statuses, repositories, names, config.server.public_url, probes)
-        metrics.expect_upstreams(clients)
         metrics.watch_disk(DataDirectory(config.data).free_bytes)
-        application = web.Application(middlewares=[answer_errors], client_max_size=config.server.max_body)
+        application = web.Application(middlewares=[answer_errors, bounded_requests(config.server.max_requests)])
         application.on_response_prepare.append(_sign)
         application.add_routes([*registry.routes(), *status.routes()])
         application.router.add_get("/cvmfs/{fqrn}/{path:.+}", CvmfsFiles(config.data / "cvmfs").get)
@@ -110,27 +113,33 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         yield Mirror(application, repositories)
 
 
-async def _open_clients(config: Config, stack: AsyncExitStack) -> tuple[dict[str, UpstreamClient], dict[str, UpstreamClient]]:
+async def _open_clients(
+    config: Config, metrics: Metrics, stack: AsyncExitStack
+) -> tuple[dict[str, UpstreamClient], dict[str, UpstreamClient]]:
     """Clients by upstream with the mirror's rights; and anonymous ones of those whose private content is not shared."""
     known = wiring.upstreams(config)
     session = open_session(known.values(), user_agent=USER_AGENT, max_connections=config.fetch.max_connections)
     stack.push_async_callback(session.close)
     tokens = TokenCache()
     retries = {name: wiring.upstream_retry(config.upstreams[name]) for name in known}
-    clients = {name: UpstreamClient(session, upstream, tokens=tokens, retry=retries[name]) for name, upstream in known.items()}
+
+    def client(name: str, *, anonymous: bool = False) -> UpstreamClient:
+        count = metrics.upstream_request
+        return UpstreamClient(session, known[name], anonymous=anonymous, tokens=tokens, retry=retries[name], on_request=count)
+
+    clients = {name: client(name) for name in known}
     guards = {
-        name: UpstreamClient(session, upstream, anonymous=True, tokens=tokens, retry=retries[name])
+        name: client(name, anonymous=True)
         for name, upstream in known.items()
         if upstream.credential is not None and config.upstreams[name].private == "refuse"
     }
-    for client in (*clients.values(), *guards.values()):
-        stack.push_async_callback(client.close)
+    for opened in (*clients.values(), *guards.values()):
+        stack.push_async_callback(opened.close)
     return clients, guards
 
 
-async def _record_pulls(config: Config, database: Database, statuses: Statuses, tags: Tags, stack: AsyncExitStack) -> PullQueue:
-    pulls = PullQueue(pulls=config.memory.pulls, manifest_bytes=config.memory.pulls_size)
-    recorder = Recorder(
+def _recorder(pulls: PullQueue, config: Config, database: Database, statuses: Statuses, tags: Tags) -> Recorder:
+    return Recorder(
         pulls,
         queue=Queue(database, policy=wiring.publish_retry(config)),
         statuses=statuses,
@@ -138,16 +147,6 @@ async def _record_pulls(config: Config, database: Database, statuses: Statuses, 
         usage=Usage(database),
         platforms=wiring.platforms(config),
     )
-    stack.push_async_callback(recorder.drain, _DRAIN_SECONDS)
-    await stack.enter_async_context(running("recorder", recorder.run))
-    return pulls
-
-
-async def _count_jobs(statuses: Statuses, metrics: Metrics) -> None:
-    while True:
-        with contextlib.suppress(Unavailable):  # The probe of the state database says so.
-            metrics.publish_jobs(await statuses.counts())
-        await asyncio.sleep(_JOB_COUNT_SECONDS)
 
 
 def _probes(store: BlobStore, blobs: BlobFetcher, statuses: Statuses) -> dict[str, HealthProbe]:

@@ -5,7 +5,7 @@ Labels come from short fixed lists or from the configuration, never from a reque
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,10 +13,9 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 
+from mirror.fetch.result import FillResult
 from mirror.jobs.model import State
-
-FillResult = Literal["stored", "streamed", "failed"]
-"""A fill ended with the blob in the store, passed on without being kept (disk full), or not complete."""
+from mirror.upstream.model import UpstreamRequest
 
 _SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
 
@@ -49,15 +48,11 @@ class Metrics:
         self._fills = Counter(
             "debark_fills", "Blobs fetched from upstreams by how the fetch ended", ("result",), registry=registry
         )
-        self._joins = Counter("debark_joins", "Requests that were served from a fill already under way", registry=registry)
         self._upstream = Counter(
             "debark_upstream_requests",
-            "Requests to upstreams; status 0: no answer",
-            ("upstream", "kind", "status"),
+            "Requests for manifests and blobs to upstreams; status 0: no answer",
+            ("upstream", "method", "kind", "status"),
             registry=registry,
-        )
-        self._stale = Counter(
-            "debark_stale_answers", "Last known answers given because the upstream had none", ("upstream",), registry=registry
         )
         self._pull_events_dropped = Counter(
             "debark_pull_events_dropped", "Pulls that were not recorded because the queue was full", registry=registry
@@ -80,17 +75,9 @@ class Metrics:
         """A fetch of a blob ended."""
         self._fills.labels(result).inc()
 
-    def join(self) -> None:
-        """A request found the blob on its way already."""
-        self._joins.inc()
-
-    def upstream_request(self, upstream: str, kind: str, status: int) -> None:
-        """One HTTP request to an upstream; status 0 if there was no answer."""
-        self._upstream.labels(upstream, kind, str(status)).inc()
-
-    def stale_answer(self, upstream: str) -> None:
-        """The last known answer was given in place of a fresh one."""
-        self._stale.labels(upstream).inc()
+    def upstream_request(self, request: UpstreamRequest) -> None:
+        """One request to an upstream came to its end."""
+        self._upstream.labels(request.upstream, request.method, request.kind, str(request.status)).inc()
 
     def pull_event_dropped(self) -> None:
         """A pull was served, but not recorded."""
@@ -108,11 +95,6 @@ class Metrics:
     def watch_disk(self, free_bytes: Callable[[], float]) -> None:
         """Ask this function for the free space whenever the metrics are read."""
         self._free.set_function(free_bytes)
-
-    def expect_upstreams(self, names: Iterable[str]) -> None:
-        """Show the counters of these upstreams as 0 before the first request, so that rates are right from the start."""
-        for name in names:
-            self._stale.labels(name)
 
     def render(self) -> tuple[bytes, str]:
         """The text exposition and its Content-Type."""

@@ -63,9 +63,8 @@ class ServerSettings(Section):
     listen: Listen = "127.0.0.1:8585"
     data: FilePath = Field(default_factory=default_data_directory)
     public_url: OptionalHttpUrl = ""
-    max_connections: Count = Field(default=1000, ge=1, le=100_000)
+    max_requests: Count = Field(default=1000, ge=1, le=100_000)
     max_header: Size = Field(default=16 * KIB, ge=4 * KIB, le=MIB)
-    max_body: Size = Field(default=MIB, ge=KIB, le=64 * MIB)
     keepalive: Duration = Field(default=75.0, ge=1, le=HOUR)
     grace: Duration = Field(default=30.0, ge=1, le=HOUR)
 
@@ -74,6 +73,7 @@ class StoreSettings(Section):
     """[store]: cached content on disk."""
 
     min_free: Size = Field(default=2 * GIB, ge=0, le=100 << 40)
+    keep_parts: Duration = Field(default=7 * DAY, ge=HOUR, le=365 * DAY)
 
 
 class FetchSettings(Section):

@@ -15,7 +15,7 @@ from mirror.fetch.download import Source
 from mirror.fetch.fill import Fill
 from mirror.fetch.filler import FetchLimits, Filler
 from mirror.fetch.reader import BlobReader, FillReader, StoredReader
-from mirror.fetch.result import CacheResult
+from mirror.fetch.result import CacheResult, FillResult
 from mirror.fetch.space import SpaceWatch
 from mirror.oci.digest import Digest
 from mirror.store.blobs import BlobStore
@@ -27,8 +27,15 @@ log = structlog.get_logger()
 class BlobFetcher:
     """Gives readers of blobs, and keeps the fills that feed them."""
 
-    def __init__(self, store: BlobStore, limits: FetchLimits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        """clock: seconds that only grow."""
+    def __init__(
+        self,
+        store: BlobStore,
+        limits: FetchLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        on_end: Callable[[FillResult], None] = lambda _: None,
+    ) -> None:
+        """clock: seconds that only grow. on_end: called when a blob is here, or will not come."""
+        self._on_end = on_end
         self._store = store
         self._limits = limits or FetchLimits()
         self._disk = DiskThreads(self._limits.disk_threads)
@@ -95,6 +102,7 @@ class BlobFetcher:
         self._tasks.discard(task)
         if self._fills.get(fill.digest) is fill:
             del self._fills[fill.digest]
+        self._on_end("stored" if fill.is_stored else "streamed" if fill.not_kept is not None else "failed")
         if isinstance(fill.not_kept, StorageFull):
             self._space.not_kept(str(fill.not_kept), fill.total or 0)
         elif fill.is_stored:

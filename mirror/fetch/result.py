@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
+
+FillResult = Literal["stored", "streamed", "failed"]
+"""A fill ended with the blob in the store, passed on without being kept (disk full), or not complete."""
 
 
 class CacheResult(StrEnum):

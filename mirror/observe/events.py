@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mirror.oci.digest import Digest
@@ -31,8 +32,14 @@ class PullQueue:
     Not safe between threads: producers and the consumer share one event loop.
     """
 
-    def __init__(self, *, pulls: int = 10_000, manifest_bytes: int = 64 * 2**20) -> None:
-        """pulls: how many wait at the most. manifest_bytes: how many bytes of manifests they hold at the most."""
+    def __init__(
+        self, *, pulls: int = 10_000, manifest_bytes: int = 64 * 2**20, on_drop: Callable[[], None] = lambda: None
+    ) -> None:
+        """pulls: how many wait at the most. manifest_bytes: how many bytes of manifests they hold at the most.
+
+        on_drop: called for each pull that finds no room.
+        """
+        self._on_drop = on_drop
         self._limit = pulls
         self._byte_limit = manifest_bytes
         self._waiting: deque[Pull] = deque()
@@ -48,6 +55,7 @@ class PullQueue:
         weight = _weight(pull)
         if len(self._waiting) >= self._limit or self._bytes + weight > self._byte_limit:
             self.dropped += 1
+            self._on_drop()
             return False
         self._waiting.append(pull)
         self._bytes += weight

@@ -16,6 +16,15 @@ _HEX_LENGTH = {"sha256": 64, "sha512": 128}
 _LOWER_HEX = re.compile(r"[0-9a-f]+", re.ASCII)
 
 
+ALGORITHMS = tuple(_HEX_LENGTH)
+"""Those that are understood."""
+
+
+def is_digest(algorithm: str, digits: str) -> bool:
+    """Whether the two are the halves of a digest."""
+    return len(digits) == _HEX_LENGTH.get(algorithm) and _LOWER_HEX.fullmatch(digits) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Digest:
     """A registered content digest, sha256 or sha512, with lower-case hexadecimal digits."""
@@ -30,7 +39,7 @@ class Digest:
         length = _HEX_LENGTH.get(algorithm)
         if not colon or length is None:
             raise InvalidInput(f"'{text[:200]}' is not a digest: expected sha256:<64 hex digits> or sha512:<128 hex digits>")
-        if len(digits) != length or not _LOWER_HEX.fullmatch(digits):
+        if not is_digest(algorithm, digits):
             raise InvalidInput(f"'{text[:200]}' is not a digest: {algorithm} takes {length} lower-case hex digits")
         return cls(algorithm, digits)
 

@@ -6,14 +6,18 @@ ignores 60 and less), objects for three days; their names are their hashes, so t
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
 import aiofiles.os
+import structlog
 from aiohttp import web
 
 from mirror.proxy.exchange import current_exchange
 from mirror.report.accesslog import RequestKind
+
+log = structlog.get_logger()
 
 _NAMED_FILE = re.compile(r"\.cvmfs[a-z_.]+", re.ASCII)
 _OBJECT = re.compile(r"data/[0-9a-f]{2}/[0-9a-f]{38}(?:-rmd160|-shake128)?[A-Z]?", re.ASCII)
@@ -24,10 +28,12 @@ _OBJECT_HEADERS = {"Content-Type": "application/octet-stream", "Cache-Control": 
 
 
 class CvmfsFiles:
-    """Handler for `/cvmfs/{fqrn}/{path}`; root is the directory that holds one directory a repository."""
+    """Handler for `/cvmfs/{fqrn}/{path}`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, send_seconds: float = 900.0) -> None:
+        """root: the directory that holds one directory a repository. send_seconds: within which a client must take a file."""
         self._root = root
+        self._send_seconds = send_seconds
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """GET and HEAD of one file."""
@@ -42,4 +48,13 @@ class CvmfsFiles:
         file = self._root / fqrn / path
         if not _FQRN.fullmatch(fqrn) or not await aiofiles.os.path.isfile(file):
             raise web.HTTPNotFound(text=f"/cvmfs/{fqrn}/{path} does not exist\n")
-        return web.FileResponse(file, headers=headers)
+        response = web.FileResponse(file, headers=headers)
+        # Sent here and not by the server afterwards: what is being sent counts as under way, and a client has to read it.
+        try:
+            async with asyncio.timeout(self._send_seconds):
+                await response.prepare(request)
+        except TimeoutError:
+            log.info("client_too_slow", path=request.path)
+            if request.transport is not None:
+                request.transport.abort()
+        return response

@@ -18,7 +18,7 @@ from mirror.jobs.model import ImageStatus
 from mirror.jobs.repositories import RepositoryFacts
 from mirror.oci.reference import ImageReference
 from mirror.proxy.exchange import current_exchange
-from mirror.proxy.routes import UpstreamNames, parse_user_reference
+from mirror.proxy.routes import UnknownUpstream, UpstreamNames, parse_user_reference
 from mirror.report.accesslog import RequestKind
 
 NO_STORE = {"Cache-Control": "no-store"}
@@ -74,7 +74,10 @@ class StatusApi:
         text = request.query.get("ref")
         if not text:
             raise InvalidInput("which image? add ?ref=docker://<registry>/<repository>:<tag>")
-        image = parse_user_reference(text, request.host, self._upstreams)
+        try:
+            image = parse_user_reference(text, request.host, self._upstreams)
+        except UnknownUpstream as error:
+            raise InvalidInput(str(error)) from error  # It will not be found later either, which a 404 would leave open.
         status = await self._images.status(image)
         if status is None:
             raise NotFound(f"{image} was not pulled through this mirror yet; pull it once, and it is unpacked in the background")

@@ -7,6 +7,7 @@ may use one store.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import stat
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mirror.errors import IntegrityError, NotFound, StorageFull
-from mirror.oci.digest import Digest
+from mirror.oci.digest import ALGORITHMS, Digest, is_digest
 from mirror.store.layout import StoreLayout
 from mirror.store.part import PartFile, storage_error
 
@@ -146,13 +147,21 @@ class BlobStore:
         limit = (time.time() if now is None else now) - unused_seconds
         files = size = 0
         try:
-            for path in [path for directory in self.layout.parts.iterdir() for path in directory.iterdir()]:
+            for path in self._parts():
                 removed = self._sweep_file(path, limit)
                 if removed is not None:
                     files, size = files + 1, size + removed
         except OSError as error:
             raise storage_error(error, f"sweep {self.layout.parts}") from error
         return Swept(files, size)
+
+    def _parts(self) -> list[Path]:
+        """All files of ours below `parts`; what else somebody put there is left alone."""
+        found = list(self.layout.puts.iterdir())
+        for algorithm in ALGORITHMS:
+            with contextlib.suppress(FileNotFoundError):
+                found += (path for path in (self.layout.parts / algorithm).iterdir() if is_digest(algorithm, path.name))
+        return found
 
     def _sweep_file(self, path: Path, limit: float) -> int | None:
         try:

@@ -22,7 +22,7 @@ from mirror.oci.manifest import ACCEPTED_TYPES, OCI_MANIFEST, declared_media_typ
 from mirror.oci.reference import Reference
 from mirror.upstream.auth import Authenticator, TokenCache
 from mirror.upstream.body import read_limited
-from mirror.upstream.model import FetchedManifest, ManifestInfo, Upstream, UpstreamUnavailable
+from mirror.upstream.model import FetchedManifest, ManifestInfo, Upstream, UpstreamRequest, UpstreamUnavailable
 from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy, is_transient
 from mirror.upstream.transport import Transport
 
@@ -57,15 +57,16 @@ class UpstreamClient:
         tokens: TokenCache | None = None,
         retry: RetryPolicy = SHORT_REQUESTS,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_request: Callable[[UpstreamRequest], None] = lambda _: None,
     ) -> None:
         """anonymous: never use the upstream's credential. tokens: may be shared by clients of several upstreams.
 
-        session: of `mirror.upstream.session`, which guards the addresses that are dialled.
+        session: of `mirror.upstream.session`, which guards the addresses that are dialled. on_request: called for each request.
         """
         self.upstream = upstream
         self.anonymous = anonymous or upstream.credential is None
         self._authenticator = Authenticator(session, upstream, None if anonymous else upstream.credential, tokens or TokenCache())
-        self._transport = Transport(session, upstream, self._authenticator)
+        self._transport = Transport(session, upstream, self._authenticator, on_request)
         self._retry = retry
         self._sleep = sleep
         self._transfers = asyncio.Semaphore(upstream.max_transfers)

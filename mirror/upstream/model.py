@@ -47,6 +47,18 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """A request that was made of an upstream, for those who count."""
+
+    upstream: str
+    method: str
+    kind: str
+    """manifest or blob."""
+    status: int
+    """Of the answer, behind all redirects; 0 if there was none."""
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestInfo:
     """What an upstream says of a manifest without giving it: each may be missing."""
 

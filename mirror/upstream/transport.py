@@ -7,7 +7,7 @@ here as one of ours, naming the upstream and the thing that was asked for.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import aiohttp
@@ -17,7 +17,7 @@ from mirror.errors import Denied, MirrorError, NotFound
 from mirror.oci.challenge import parse_challenges
 from mirror.upstream.auth import Authenticator
 from mirror.upstream.body import upstream_words
-from mirror.upstream.model import Failure, Upstream, UpstreamUnavailable
+from mirror.upstream.model import Failure, Upstream, UpstreamRequest, UpstreamUnavailable
 from mirror.upstream.policy import is_server_error, parse_retry_after
 from mirror.upstream.trust import check_redirect
 
@@ -28,8 +28,16 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 class Transport:
     """Sends requests to one upstream."""
 
-    def __init__(self, session: aiohttp.ClientSession, upstream: Upstream, authenticator: Authenticator) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        upstream: Upstream,
+        authenticator: Authenticator,
+        on_request: Callable[[UpstreamRequest], None],
+    ) -> None:
+        """on_request: called at the end of each request, but for its body; those for tokens are not counted."""
         self._session = session
+        self._on_request = on_request
         self._upstream = upstream
         self._authenticator = authenticator
         connect, read = upstream.connect_timeout, upstream.read_timeout
@@ -63,6 +71,18 @@ class Transport:
         return await self._follow(method, start, headers, authorization, what=what, endless=endless)
 
     async def _follow(
+        self, method: str, start: URL, headers: Mapping[str, str], authorization: str | None, *, what: str, endless: bool
+    ) -> aiohttp.ClientResponse:
+        status = 0
+        try:
+            response = await self._follow_redirects(method, start, headers, authorization, what=what, endless=endless)
+            status = response.status
+        finally:
+            kind = "manifest" if "/manifests/" in start.raw_path else "blob"
+            self._on_request(UpstreamRequest(self._upstream.name, method, kind, status))
+        return response
+
+    async def _follow_redirects(
         self, method: str, start: URL, headers: Mapping[str, str], authorization: str | None, *, what: str, endless: bool
     ) -> aiohttp.ClientResponse:
         timeout = self._endless if endless else self._short

@@ -4,6 +4,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mirror.jobs.model import State
 from mirror.metrics import Metrics
+from mirror.upstream.model import UpstreamRequest
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -31,19 +32,14 @@ def test_requests_are_counted_by_kind_status_and_cache_result() -> None:
 
 def test_work_on_upstreams_and_losses_are_counted() -> None:
     metrics = Metrics(process=False)
-    metrics.expect_upstreams(["quay.io"])
     metrics.fill("stored")
-    metrics.join()
-    metrics.upstream_request("docker.io", "blob", 0)
-    metrics.stale_answer("docker.io")
+    metrics.upstream_request(UpstreamRequest("docker.io", "GET", "blob", 0))
     metrics.pull_event_dropped()
     metrics.log_line_dropped("access")
     found = samples(metrics)
     assert found["debark_fills_total", (("result", "stored"),)] == 1
-    assert found["debark_joins_total", ()] == 1
-    assert found["debark_upstream_requests_total", (("kind", "blob"), ("status", "0"), ("upstream", "docker.io"))] == 1
-    assert found["debark_stale_answers_total", (("upstream", "docker.io"),)] == 1
-    assert found["debark_stale_answers_total", (("upstream", "quay.io"),)] == 0
+    labels = (("kind", "blob"), ("method", "GET"), ("status", "0"), ("upstream", "docker.io"))
+    assert found["debark_upstream_requests_total", labels] == 1
     assert found["debark_pull_events_dropped_total", ()] == 1
     assert found["debark_log_lines_dropped_total", (("log", "access"),)] == 1
 
@@ -63,6 +59,6 @@ def test_states_that_empty_go_back_to_zero_and_the_disk_is_asked_when_read() -> 
 
 def test_two_objects_do_not_share_counts() -> None:
     first, second = Metrics(process=True), Metrics(process=True)
-    first.join()
-    assert samples(second)["debark_joins_total", ()] == 0
+    first.pull_event_dropped()
+    assert samples(second)["debark_pull_events_dropped_total", ()] == 0
     assert ("process_resident_memory_bytes", ()) in samples(second)

@@ -61,7 +61,7 @@ def test_every_mistake_is_reported_at_once_with_what_is_allowed(file: Path) -> N
         default_upstream = "nowhere.example.org"
         [server]
         listen = "here"
-        max_connections = 0
+        max_requests = 0
         [store]
         min_free = "5 ZiB"
         [fetch]
@@ -81,7 +81,7 @@ def test_every_mistake_is_reported_at_once_with_what_is_allowed(file: Path) -> N
     assert set(found) == {
         "default_upstream",
         "server.listen",
-        "server.max_connections",
+        "server.max_requests",
         "store.min_free",
         "fetch.max_manifest",
         "publish.platforms[1]",
@@ -91,7 +91,7 @@ def test_every_mistake_is_reported_at_once_with_what_is_allowed(file: Path) -> N
         "log.level",
         "metrics.enabled",
     }
-    assert found["server.max_connections"] == "0 is given, allowed is a whole number from 1 to 100000"
+    assert found["server.max_requests"] == "0 is given, allowed is a whole number from 1 to 100000"
     assert "from 64 KiB to 64 MiB" in found["fetch.max_manifest"]
     assert '"debug", "info", "warning", "error"' in found["log.level"]
     assert "true or false" in found["metrics.enabled"]

@@ -53,3 +53,11 @@ async def test_the_consumer_sleeps_until_a_pull_comes() -> None:
     assert not again.done()
     queue.put(_pull(2))
     assert await again == [_pull(2)]
+
+
+async def test_each_pull_without_room_is_reported() -> None:
+    lost: list[None] = []
+    queue = PullQueue(pulls=1, on_drop=lambda: lost.append(None))
+    for _ in range(3):
+        queue.put(_pull(0))
+    assert (len(lost), queue.dropped) == (2, 2)

@@ -186,11 +186,17 @@ def test_what_nobody_goes_on_with_is_swept(store: BlobStore, tmp_path: Path) -> 
     unfinished = store.layout.put(DIGEST, 1, 1)
     unfinished.write_bytes(b"123")
 
+    foreign = [store.layout.parts / "lost+found" / "x", store.layout.parts / "note", abandoned.path.parent / "note"]
+    foreign[0].parent.mkdir()
+    for path in foreign:
+        path.write_text("somebody else's")
+
     now = abandoned.path.stat().st_mtime
     assert store.sweep(3600, now=now).files == 0
     swept = store.sweep(3600, now=now + 4000)
 
     assert (swept.files, swept.size) == (2, len(DATA) + 3)
+    assert all(path.exists() for path in foreign)
     assert filling.is_current()
     assert not abandoned.path.exists()
     filling.close()

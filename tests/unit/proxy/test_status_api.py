@@ -1,0 +1,104 @@
+"""What scripts ask the mirror itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from mirror.config.models import Config
+from mirror.jobs.model import Publication, PublishRequest
+from mirror.jobs.queue import Queue
+from mirror.jobs.repositories import Repositories, RepositoryFacts
+from mirror.oci.digest import Digest
+from mirror.oci.reference import ImageReference
+from mirror.state.engine import Database, DatabaseSettings, sqlite_url
+from tests.support.mirror_server import MirrorServer, mirror_server
+
+FQRN = "unpacked-1.debark.local"
+FACTS = RepositoryFacts(FQRN, 7, "a" * 40, "-----BEGIN PUBLIC KEY-----\n", f"/cvmfs/{FQRN}", 1000)
+IMAGE = ImageReference.parse("hub.test/team/app:1")
+DIGEST = Digest.of(b"manifest")
+PATH = f"/cvmfs/{FQRN}/hub.test/team/app:1"
+
+
+@pytest.fixture
+async def published(mirror: MirrorServer) -> MirrorServer:
+    """With one published image, as a publisher would have reported it."""
+    database = Database(DatabaseSettings(sqlite_url(mirror.data / "state.sqlite")))
+    await Repositories(database).put(FACTS)
+    queue = Queue(database)
+    await queue.enqueue(PublishRequest(IMAGE, DIGEST, DIGEST))
+    await queue.claim("publisher", 1, 60)
+    await queue.published("publisher", DIGEST, FQRN, {IMAGE: Publication(FQRN, PATH, 7)}, [])
+    await database.close()
+    return mirror
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "docker://hub.test/team/app:1",
+        "hub.test/team/app:1",
+        "team/app:1",
+        "docker://{own}/hub.test/team/app:1",
+        "hub.test/team/app@{digest}",
+    ],
+)
+async def test_where_an_image_is(published: MirrorServer, reference: str) -> None:
+    text = reference.format(own=f"127.0.0.1:{published.port}", digest=DIGEST)
+    answer = await published.get(f"/_debark/v1/images?ref={quote(text)}")
+    document = json.loads(answer.body)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert (document["state"], document["path"], document["fqrn"], document["revision"]) == ("published", PATH, FQRN, 7)
+    assert (document["image"], document["manifest"], document["reason"]) == (str(IMAGE), str(DIGEST), None)
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "words"),
+    [
+        ("", 400, "ref=docker://"),
+        ("?ref=", 400, "ref=docker://"),
+        ("?ref=docker://hub.test/team/app:never", 404, "not pulled through this mirror yet"),
+        ("?ref=docker://elsewhere.example.org/app", 400, "configured are: "),
+        ("?ref=docker://hub.test/Team/app", 400, "is not a repository name"),
+        ("?ref=docker://hub.test/team/app:-", 400, "is not a tag"),
+        ("?ref=docker://hub.test/team/app@sha256:1", 400, "is not a digest"),
+    ],
+)
+async def test_what_cannot_be_told_is_said_in_words(mirror: MirrorServer, query: str, status: int, words: str) -> None:
+    answer = await mirror.get(f"/_debark/v1/images{query}")
+    assert answer.status == status
+    assert words in answer.message
+
+
+async def test_repositories_with_what_clients_need_to_mount_them(published: MirrorServer) -> None:
+    (found,) = json.loads((await published.get("/_debark/v1/repositories")).body)["repositories"]
+    assert (found["fqrn"], found["revision"]) == (FQRN, 7)
+    assert found["server_url"] == f"{published.url}/cvmfs/{FQRN}"
+    key = await published.get(f"/_debark/v1/repositories/{FQRN}.pub")
+    assert (key.status, key.body.decode()) == (200, FACTS.public_key)
+    assert (await published.get("/_debark/v1/repositories/other.pub")).status == 404
+
+
+async def test_health_names_what_does_not_work(tmp_path: Path) -> None:
+    async with mirror_server(tmp_path, settings={"store": {"min_free": "100 TiB"}}) as mirror:
+        answer = await mirror.get("/healthz")
+        document = json.loads(answer.body)
+        assert (answer.status, document["status"], document["parts"]["state"]) == (200, "degraded", "ok")
+        assert "free" in document["parts"]["store"]
+
+
+async def test_health_and_metrics_when_all_is_well(mirror: MirrorServer) -> None:
+    assert json.loads((await mirror.get("/healthz")).body) == {"status": "ok", "parts": {"store": "ok", "state": "ok"}}
+    metrics = await mirror.get("/metrics")
+    assert metrics.headers["Content-Type"].startswith("text/plain")
+    assert b"debark_disk_free_bytes " in metrics.body
+
+
+async def test_metrics_can_be_switched_off(tmp_path: Path) -> None:
+    assert Config().metrics.enabled
+    async with mirror_server(tmp_path, settings={"metrics": {"enabled": False}}) as mirror:
+        assert (await mirror.get("/metrics")).status == 404
