@@ -7,6 +7,8 @@ repository. Repository format, sections 4 and 8.1.
 from __future__ import annotations
 
 import stat
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from publisher.catalog_memory import CatalogMemory
@@ -14,11 +16,11 @@ from publisher.cvmfs.builder import Stamp, marker_entry
 from publisher.cvmfs.catalog import NestedReference
 from publisher.cvmfs.cuts import GrowthLimits, has_outgrown, overgrown
 from publisher.cvmfs.editor import CatalogEditor
-from publisher.cvmfs.entry import Entry
+from publisher.cvmfs.entry import Directory, Entry
 from publisher.cvmfs.hash import HASH_SIZE, ContentHash, ObjectKind
 from publisher.cvmfs.manifest import RepositoryManifest
 from publisher.cvmfs.objects import VerifiedObjects
-from publisher.cvmfs.path import ROOT, ancestors, basename, is_below, parent_key, path_key, show
+from publisher.cvmfs.path import ROOT, ancestors, basename, check_names, is_below, parent_key, path_key, show
 from publisher.cvmfs.row import MARKER_NAME, Flags, Row, entry_row, hardlinks
 from publisher.cvmfs.statistics import Counters
 from publisher.errors import PublishError, RepositoryDamaged
@@ -59,10 +61,16 @@ class OpenCatalogs:
         self._editors.clear()
 
     def replace_root(self, root: ContentHash, size: int, previous: ContentHash) -> None:
-        """Go on with the tree of another revision; its root catalog follows `previous`. Nothing else may be changed yet."""
-        self.close()
-        editor = self.open(NestedReference(ROOT, root, size))
+        """Go on with the tree of another revision; its root catalog follows `previous`. Nothing else may be changed yet.
+
+        It is read from the storage, never from memory: an old revision whose root is there is complete, for collectors delete
+        roots first.
+        """
+        editor = CatalogEditor(self._objects.metadata(root, ObjectKind.CATALOG, size), ROOT, root)
+        editor.root_row()
         editor.follow(previous)
+        self.close()
+        self._editors[ROOT] = editor
 
     def open(self, reference: NestedReference) -> CatalogEditor:
         """A catalog by its place and hash."""
@@ -100,6 +108,40 @@ class OpenCatalogs:
         """A new directory in the catalog that holds its parent; root's with mode 0755 without an entry."""
         made = entry or Entry(mode=stat.S_IFDIR | 0o755, mtime=self._stamp.modified)
         holder.insert(entry_row(path_key(path), parent_key(path), basename(path), made, links=hardlinks(2)))
+        holder.add_links(parent_key(path), 1)
+
+    def put_all(self, holder: CatalogEditor, directory: bytes, entries: Mapping[bytes, Entry]) -> None:
+        """Objects that are no directories into the catalog that holds their directory, in place of those of the same names.
+
+        Names of one and the same entry become hard links of one another. Raises InvalidInput for what the format cannot hold.
+        """
+        parent = path_key(directory)
+        groups = {identity: count for identity, count in Counter(map(id, entries.values())).items() if count > 1}
+        first = holder.next_link_group() if groups else 0
+        links = {identity: hardlinks(count, first + number) for number, (identity, count) in enumerate(groups.items())}
+        prefix = directory + b"/"
+        for name, entry in entries.items():
+            row = entry_row(path_key(prefix + name), parent, name, entry, links=links.get(id(entry), hardlinks(1)))
+            old = holder.row(row.key)
+            if old is not None:
+                if old == row and holder.chunks(old) == entry.chunks:
+                    continue
+                holder.delete(old)
+            holder.insert(row, entry.chunks)
+
+    def insert_tree(self, path: bytes, tree: Directory) -> None:
+        """A whole tree where there is nothing, into the catalog that holds its parent. Raises InvalidInput as `put_all`."""
+        holder = self.prepare_parent(path)
+        pending = [(path, tree)]
+        while pending:
+            place, directory = pending.pop()
+            check_names(directory.children)
+            below = [(place + b"/" + name, child) for name, child in directory.children.items() if isinstance(child, Directory)]
+            links = hardlinks(2 + len(below))
+            holder.insert(entry_row(path_key(place), parent_key(place), basename(place), directory.entry, links=links))
+            files = {name: child for name, child in directory.children.items() if isinstance(child, Entry)}
+            self.put_all(holder, place, files)
+            pending += reversed(below)
         holder.add_links(parent_key(path), 1)
 
     def take_away(self, path: bytes) -> None:

@@ -6,6 +6,7 @@ Repository format, sections 4 and 8.1. What happens to the catalogs is in `publi
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -15,14 +16,14 @@ import structlog
 from mirror.errors import InvalidInput, NotFound
 from publisher.catalogs import OpenCatalogs
 from publisher.cvmfs.builder import Stamp, build, store_metadata
-from publisher.cvmfs.cuts import CutLimits, GrowthLimits
+from publisher.cvmfs.cuts import CutLimits, GrowthLimits, exceeds
 from publisher.cvmfs.entry import Directory, Entry
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.history import TRUNK, TRUNK_PREVIOUS, History, Tag, check_tag_name
 from publisher.cvmfs.manifest import RepositoryManifest
-from publisher.cvmfs.path import ROOT, basename, normalise, parent_key, path_key, show
+from publisher.cvmfs.path import ROOT, basename, check_names, normalise, parent, parent_key, path_key, show
 from publisher.cvmfs.row import MARKER_NAME, TRANSITION, entry_row, row_entry
-from publisher.errors import Conflict, PublishError
+from publisher.errors import Conflict, PublishError, RepositoryDamaged
 from publisher.repository import NewRoot, OnStep, Repository, Revision, Step, ignore_step
 
 log = structlog.get_logger()
@@ -150,20 +151,32 @@ class Transaction:
     def put_file(self, path: bytes, entry: Entry) -> None:
         """Put any object but a directory at the path, in place of one of these. Content must be in the store already."""
         path = _inner(path)
-        if entry.is_directory or basename(path) == MARKER_NAME:
-            raise InvalidInput(f"{show(path)} cannot be put as a file")
-        holder = self._catalogs.holder(path)
-        old = holder.row(path_key(path))
-        row = entry_row(path_key(path), parent_key(path), basename(path), entry)
-        if old is None:
-            holder = self._catalogs.prepare_parent(path)
-        elif old.is_directory:
-            raise PublishError(f"{show(path)} is a directory; remove it first")
-        elif old == row and holder.chunks(old) == entry.chunks:
-            return
+        self.put_files(parent(path), {basename(path): entry})
+
+    def put_files(self, directory: bytes, entries: Mapping[bytes, Entry]) -> None:
+        """Put objects into a directory as `put_file` does; names of one and the same entry become hard links of one another."""
+        directory = normalise(directory)
+        check_names(entries)
+        for name, entry in entries.items():
+            if entry.is_directory or name == MARKER_NAME:
+                raise InvalidInput(f"{show(directory + b'/' + name)} cannot be put as a file")
+        holder = self._catalogs.holder(directory)
+        for name in entries:
+            row = holder.row(path_key(directory + b"/" + name))
+            if row is not None and row.is_directory:
+                raise PublishError(f"{show(directory + b'/' + name)} is a directory; remove it first")
+        holder = self._catalogs.prepare_parent(directory + b"/" + MARKER_NAME)
+        self._catalogs.put_all(holder, directory, entries)
+
+    def put_tree(self, path: bytes, tree: Directory) -> None:
+        """Put a whole tree where nothing is, without a nested catalog of its own, unless it is larger than one may be."""
+        path = _inner(path)
+        if self.exists(path):
+            raise PublishError(f"{show(path)} exists; remove it first")
+        if exceeds(tree, self._limits.most):
+            self.graft(path, tree)
         else:
-            holder.delete(old)
-        holder.insert(row, entry.chunks)
+            self._catalogs.insert_tree(path, tree)
 
     def put_symlink(self, path: bytes, target: bytes) -> None:
         """Put a symbolic link at the path; no change if it is there with this target."""
@@ -178,6 +191,16 @@ class Transaction:
             return False
         self._catalogs.take_away(path)
         return True
+
+    def go_back(self, root: ContentHash, size: int) -> None:
+        """Base the tree on that of an earlier revision of this repository; before any other change.
+
+        root, size: hash and uncompressed bytes of its root catalog. Raises PublishError if it is no longer there.
+        """
+        try:
+            self._catalogs.replace_root(root, size, self._base.root)
+        except RepositoryDamaged as error:
+            raise PublishError(f"the revision with the root catalog {root} is not complete any more: {error}") from error
 
     def tag(self, name: str, description: str = "") -> None:
         """Name the revision that the commit publishes. Raises InvalidInput for an impossible name."""

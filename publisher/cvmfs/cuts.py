@@ -69,6 +69,19 @@ def cut(tree: Directory, path: bytes, limits: CutLimits) -> list[tuple[bytes, Di
     return [(place.path, directories[place]) for place in reversed(places) if place.is_root]
 
 
+def exceeds(tree: Directory, entries: int) -> bool:
+    """Whether a tree has more entries than that, itself included; it is looked at no further than needed."""
+    count = 1
+    pending = [tree]
+    while pending:
+        directory = pending.pop()
+        count += len(directory.children)
+        if count > entries:
+            return True
+        pending += [child for child in directory.children.values() if isinstance(child, Directory)]
+    return False
+
+
 def has_outgrown(before: int, after: int, limits: GrowthLimits) -> bool:
     """Whether a catalog that had some entries is to be looked at now that it has others (`overgrown`)."""
     return _generation(after, limits) > _generation(before, limits)

@@ -8,8 +8,8 @@
     <image>                                               symbolic link to the root file system
 
 <hex> is, for a layer, of the digest of its blob as the manifest names it; for a root file system, of the image config's. <ab> are
-its first two digits; for a manifest, those of the SHA-256 of <image>, since the documents of all images of a registry would be one
-large catalog, which every publication writes anew. <image> is `<registry>/<repository>:<tag>` or
+its first two digits; for a manifest, those of the SHA-256 of <image>, since the documents of all images of a registry would be
+one large catalog, which every publication writes anew. <image> is `<registry>/<repository>:<tag>` or
 `<registry>/<repository>@<digest>`, in canonical form.
 
 All paths are relative to the repository's root, without a leading slash, as ASCII bytes. The grammar of names lets none begin

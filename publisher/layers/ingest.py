@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 Progress = Callable[[int, int], None]
 """Told uncompressed bytes and members so far, every few megabytes. May raise to stop the work."""
 
+_ALGORITHM = "sha256"
+"""Of an archive whose digest nobody named."""
 _PROGRESS_STEP = 8 << 20
 _MOST_XATTRS = 253
 """A catalog holds 255; two are left for the marks of an opaque directory."""
@@ -50,29 +53,32 @@ class LayerResult:
 
 def ingest_layer(
     blob: Readable,
-    diff_id: Digest,
+    diff_id: Digest | None,
     pipeline: Pipeline,
     limits: LayerLimits,
     *,
     lower: Callable[[], Directory] | None = None,
     progress: Progress | None = None,
+    deletions: bool = True,
 ) -> LayerResult:
     """Unpack a layer into the pipeline's store.
 
     blob: the layer as it is stored; gzip and plain tar are told apart by their first bytes, whatever the media type says.
-    diff_id: what the image's config says that the uncompressed archive's digest is.
+    diff_id: what the image's config says that the uncompressed archive's digest is; None for an archive that nobody promised.
+    deletions: whether names that begin with `.wh.` are deletions, as in layers, or ordinary names, as in any other archive.
     lower: gives the merged tree of the layers below (`merge`); None for the lowest. Called at most once, and only if a hard link
     leads there, or if the layer implies directories without describing them.
 
     Raises UnsafeLayer and BrokenLayer for content that is refused for good, StorageFull and Unavailable where the store fails.
     """
-    hasher = diff_id.hasher()
+    algorithm = diff_id.algorithm if diff_id is not None else _ALGORITHM
+    hasher = hashlib.new(algorithm, usedforsecurity=False)
     stream = LayerStream(blob, limits, hasher)
     tree = LayerTree(limits, lower)
     dropped = Dropped()
     with pipeline.intake() as intake:
         reader = TarReader(stream, limits)
-        taker = _Taker(reader, tree, intake, dropped)
+        taker = _Taker(reader, tree, intake, dropped, deletions=deletions)
         reported = 0
         for count, member in enumerate(reader, 1):
             taker.take(member)
@@ -80,19 +86,20 @@ def ingest_layer(
                 reported = stream.position
                 progress(reported, count)
         stream.drain()
-        found = Digest(diff_id.algorithm, hasher.hexdigest())
-        if found != diff_id:
+        found = Digest(algorithm, hasher.hexdigest())
+        if diff_id is not None and found != diff_id:
             raise BrokenLayer(f"the layer's content has the digest {found}, but the image's config says {diff_id}")
     directory, entries = tree.finish()
     if dropped != Dropped():
-        log.info("layer_parts_dropped", diff_id=str(diff_id), **asdict(dropped))
-    return LayerResult(directory, diff_id, stream.size, entries, dropped)
+        log.info("layer_parts_dropped", diff_id=str(found), **asdict(dropped))
+    return LayerResult(directory, found, stream.size, entries, dropped)
 
 
 class _Taker:
     """Decides what becomes of each member. Design, section 8, rule 4."""
 
-    def __init__(self, reader: TarReader, tree: LayerTree, intake: Intake, dropped: Dropped) -> None:
+    def __init__(self, reader: TarReader, tree: LayerTree, intake: Intake, dropped: Dropped, *, deletions: bool) -> None:
+        self._deletions = deletions
         self._reader = reader
         self._tree = tree
         self._intake = intake
@@ -101,10 +108,10 @@ class _Taker:
 
     def take(self, member: Member) -> None:
         """Put one member into the tree, or drop it by rule."""
-        if any(names.is_marker(part) or whiteout.is_aufs_internal(part) for part in member.path):
+        if any(names.is_marker(part) or (self._deletions and whiteout.is_aufs_internal(part)) for part in member.path):
             self._dropped.markers += 1
             return
-        deletion = whiteout.parse(member.path)
+        deletion = whiteout.parse(member.path) if self._deletions else None
         if deletion is not None:
             self._delete(deletion)
         elif member.kind is Kind.DIRECTORY:

@@ -19,7 +19,8 @@ from publisher.layers.nodes import File, Folder, Node, is_symlink
 from publisher.layers.resolve import LinkBudget, Walk, find
 from publisher.layers.whiteout import Whiteout, whiteout_entry, with_opaque
 
-_IMPLIED_MODE = stat.S_IFDIR | 0o755
+IMPLIED = Entry(mode=stat.S_IFDIR | 0o755)
+"""What directories are that neither a member nor a lower layer describes: this very entry."""
 
 
 class _NoDirectory(BrokenLayer):
@@ -139,7 +140,7 @@ class LayerTree:
         lower = None if anew else lower
         attributes = folder.attributes
         if attributes is None:
-            attributes = Entry(mode=_IMPLIED_MODE) if lower is None else lower.entry
+            attributes = IMPLIED if lower is None else lower.entry
         if anew or folder.opaque:
             attributes = replace(attributes, xattrs=with_opaque(attributes.xattrs))
             lower = None
