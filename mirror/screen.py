@@ -6,48 +6,57 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mirror.jobs.repositories import RepositoryFacts
+from mirror.proxy.client_settings import DIRECTORY, server_url
+
+_IMAGE = "docker.io/library/debian:12"
 
 
-def start_screen(address: str, url: str, logs: Path, keys: Path, repositories: Iterable[RepositoryFacts]) -> str:
-    """A short text.
-
-    address: host and port as clients write it in a reference. url: of the server. logs, keys: directories.
-    """
-    repositories = list(repositories)
-    lines = [
-        f"debark mirrors registries at {url}",
-        "",
-        "Pull through it, with nothing to configure:",
-        f"  apptainer pull --no-https docker://{address}/docker.io/library/debian:12",
-        f"  podman pull --tls-verify=false {address}/docker.io/library/debian:12",
-        f"  skopeo copy --src-tls-verify=false docker://{address}/docker.io/library/debian:12 dir:debian",
-        "Or make it the mirror of Docker Hub:",
-        f'  docker      /etc/docker/daemon.json:  {{"registry-mirrors": ["{url}"]}}',
-        f'  podman      registries.conf, under [[registry]] prefix = "docker.io":  [[registry.mirror]] location = "{address}"',
-        f"  containerd  /etc/containerd/certs.d/docker.io/hosts.toml:  [host.\"{url}\"]  capabilities = ['pull', 'resolve']",
-        f"Where an image is in /cvmfs:  debark where --server {url} --wait docker://docker.io/library/debian:12",
-    ]
-    if repositories:
-        names = ",".join(facts.fqrn for facts in repositories)
-        lines += [
-            "",
-            "CVMFS clients mount what was pulled with this in /etc/cvmfs/default.local:",
-            f"  CVMFS_REPOSITORIES={names}",
-            *_server_urls(url, repositories),
-            "  CVMFS_HTTP_PROXY=DIRECT",
-            "  CVMFS_KEYS_DIR=/etc/cvmfs/keys/debark",
-            f"and the public keys there: {', '.join(str(keys / f'{facts.fqrn}.pub') for facts in repositories)}",
-            f"(also at {url}/_debark/v1/repositories/<fqrn>.pub)",
-        ]
+def start_screen(url: str, logs: Path, keys: Path, repositories: Iterable[RepositoryFacts]) -> str:
+    """A short text. url: of the server, as clients reach it. logs, keys: directories."""
+    lines = [f"debark mirrors registries at {url}", "", *_pulling(url)]
+    published = list(repositories)
+    if published:
+        lines += ["", *_mounting(url, keys, published)]
     lines += ["", f"Logs: {logs}   State: {url}/healthz   Stop: Ctrl-C"]
     return "\n".join(lines)
 
 
+def _pulling(url: str) -> list[str]:
+    scheme, _, address = url.partition("://")
+    plain = scheme == "http"
+    apptainer, podman, skopeo = ("--no-https ", "--tls-verify=false ", "--src-tls-verify=false ") if plain else ("", "", "")
+    insecure = ", insecure = true" if plain else ""
+    return [
+        "Pull through it, with nothing to configure:",
+        f"  apptainer pull {apptainer}docker://{address}/{_IMAGE}",
+        f"  podman pull {podman}{address}/{_IMAGE}",
+        f"  skopeo copy {skopeo}docker://{address}/{_IMAGE} dir:debian",
+        "Or make it the mirror of Docker Hub (files to copy, for other registries as well, are in conf/clients):",
+        f'  docker      daemon.json: "registry-mirrors": ["{url}"]',
+        f'  others      registries.conf, in "docker.io": [[registry.mirror]] location = "{address}/docker.io"{insecure}',
+        f'  containerd  certs.d/docker.io/hosts.toml: [host."{url}"] capabilities = ["pull", "resolve"]',
+        f"Where an image is in /cvmfs:  debark where --server {url} --wait docker://{_IMAGE}",
+    ]
+
+
+def _mounting(url: str, keys: Path, repositories: Sequence[RepositoryFacts]) -> list[str]:
+    source = f"{url}/_debark/v1/repositories/$fqrn"
+    return [
+        f"CVMFS clients mount what was pulled, after this (as root; the keys are those in {keys}):",
+        f"  for fqrn in {' '.join(facts.fqrn for facts in repositories)}; do",
+        f"    curl -fo {DIRECTORY}/config.d/$fqrn.conf {source}.conf",
+        f"    curl -fo {DIRECTORY}/keys/$fqrn.pub {source}.pub",
+        "  done",
+        "which sets",
+        *_server_urls(url, repositories),
+        f"  CVMFS_PUBLIC_KEY={DIRECTORY}/keys/$fqrn.pub",
+    ]
+
+
 def _server_urls(url: str, repositories: Sequence[RepositoryFacts]) -> Iterator[str]:
-    """The client's setting, with `@fqrn@` for the repository; where they are at several places, one for each of these."""
+    """The client's setting; where repositories are at several places, one for each of these."""
     places: dict[str, list[str]] = {}
     for facts in repositories:
-        places.setdefault(facts.url_at(url).replace(facts.fqrn, "@fqrn@"), []).append(facts.fqrn)
+        places.setdefault(server_url(facts, url), []).append(facts.fqrn)
     for place, fqrns in places.items():
-        files = ", ".join(f"/etc/cvmfs/config.d/{fqrn}.local" for fqrn in fqrns)
-        yield f'  CVMFS_SERVER_URL="{place}"' + (f"  (in {files})" if len(places) > 1 else "")
+        yield f'  CVMFS_SERVER_URL="{place}"' + (f"  (of {', '.join(fqrns)})" if len(places) > 1 else "")

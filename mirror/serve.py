@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -31,6 +32,7 @@ log = structlog.get_logger()
 _REPOSITORIES_SECONDS = 20.0
 """How long the start screen waits for its own publisher to make the repositories; the mirror serves meanwhile."""
 _LOOK_SECONDS = 0.1
+_EVERYWHERE = frozenset({"0.0.0.0", "[::]"})  # noqa: S104 (read here, not bound)
 
 
 async def serve(config: Config, publisher_command: Sequence[str], metrics: Metrics, show: Callable[[str], None]) -> None:
@@ -55,8 +57,9 @@ async def serve(config: Config, publisher_command: Sequence[str], metrics: Metri
         log.info("serving", address=address, data=str(config.data))
         showing = asyncio.create_task(_show_when_ready(config, mirror.repositories, address, show))
         await stopped.wait()
-        showing.cancel()
         log.info("stopping")
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
 
 
 async def _listen(config: Config, mirror: Mirror, metrics: Metrics, stack: AsyncExitStack) -> str:
@@ -107,18 +110,25 @@ async def _show_when_ready(config: Config, repositories: Repositories, address: 
     """Print the start screen once the publisher has made all repositories, or does not seem to."""
     wanted = set(config.publish.repositories) if config.publish.enabled else set()
     found = await _made(repositories, wanted, _REPOSITORIES_SECONDS if config.publish.supervised else 0.0)
-    url = config.server.public_url or f"http://{address}"
     data = DataDirectory(config.data)
-    show(start_screen(address, url, data.logs, data.keys, found))
+    show(start_screen(config.server.public_url or _url(address), data.logs, data.keys, found))
     missing = wanted - {facts.fqrn for facts in found}
     if missing:
         log.warning("repositories_not_ready", missing=sorted(missing), see=str(data.logs / "publisher.log"))
 
 
+def _url(address: str) -> str:
+    """Of the server for clients that may be elsewhere, if it listens to all of them."""
+    host, _, port = address.rpartition(":")
+    return f"http://{socket.gethostname() if host in _EVERYWHERE else host}:{port}"
+
+
 async def _made(repositories: Repositories, wanted: set[str], patience: float) -> list[RepositoryFacts]:
     end = asyncio.get_running_loop().time() + patience
     while True:
-        found = [facts for facts in await repositories.all() if facts.fqrn in wanted]
+        found: list[RepositoryFacts] = []
+        with contextlib.suppress(Unavailable):  # /healthz says so; the screen has more to tell.
+            found = [facts for facts in await repositories.all() if facts.fqrn in wanted]
         if len(found) == len(wanted) or asyncio.get_running_loop().time() >= end:
             return found
         await asyncio.sleep(_LOOK_SECONDS)

@@ -2,12 +2,14 @@
 
 GET /_debark/v1/images?ref=docker://docker.io/library/debian:12     state of one image
 GET /_debark/v1/repositories                                        the CVMFS repositories and how to mount them
+GET /_debark/v1/repositories/{fqrn}.conf                            a CVMFS client's settings for one of them
 GET /_debark/v1/repositories/{fqrn}.pub                             the public key that CVMFS clients need, PEM
 GET /healthz                                                        what works and what does not
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -17,11 +19,14 @@ from mirror.errors import InvalidInput, NotFound
 from mirror.jobs.model import ImageStatus
 from mirror.jobs.repositories import RepositoryFacts
 from mirror.oci.reference import ImageReference
+from mirror.proxy.client_settings import client_settings
 from mirror.proxy.exchange import current_exchange
 from mirror.proxy.routes import UnknownUpstream, UpstreamNames, parse_user_reference
 from mirror.report.accesslog import RequestKind
 
 NO_STORE = {"Cache-Control": "no-store"}
+
+_HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 
 
 class ImageStates(Protocol):
@@ -64,6 +69,7 @@ class StatusApi:
         return [
             web.get("/_debark/v1/images", self.image),
             web.get("/_debark/v1/repositories", self.repositories),
+            web.get("/_debark/v1/repositories/{fqrn}.conf", self.client_settings),
             web.get("/_debark/v1/repositories/{fqrn}.pub", self.public_key),
             web.get("/healthz", self.health),
         ]
@@ -86,18 +92,19 @@ class StatusApi:
     async def repositories(self, request: web.Request) -> web.Response:
         """All CVMFS repositories with their revision and what a client needs to mount them."""
         current_exchange(request).kind = RequestKind.STATUS
-        records = await self._repositories.all()
-        url = self._public_url or f"{request.scheme}://{request.host}"
-        return web.json_response({"repositories": [_repository_document(record, url) for record in records]}, headers=NO_STORE)
+        url = self._url(request)
+        documents = [_repository_document(record, url) for record in await self._repositories.all()]
+        return web.json_response({"repositories": documents}, headers=NO_STORE)
+
+    async def client_settings(self, request: web.Request) -> web.Response:
+        """The settings of one repository, as CVMFS clients want them in /etc/cvmfs/config.d."""
+        record = await self._repository(request)
+        return web.Response(text=client_settings(record, self._url(request)), headers=NO_STORE)
 
     async def public_key(self, request: web.Request) -> web.Response:
         """The master public key of one repository, as CVMFS clients want it in /etc/cvmfs/keys."""
-        current_exchange(request).kind = RequestKind.STATUS
-        fqrn = request.match_info["fqrn"]
-        for record in await self._repositories.all():
-            if record.fqrn == fqrn:
-                return web.Response(text=record.public_key, content_type="application/x-pem-file")
-        raise NotFound(f"{fqrn} is not a repository of this publisher")
+        record = await self._repository(request)
+        return web.Response(text=record.public_key, content_type="application/x-pem-file", headers=NO_STORE)
 
     async def health(self, request: web.Request) -> web.Response:
         """`ok`, or `degraded` with what is wrong in each part; 200 either way, since pulls are served as long as this answers."""
@@ -106,6 +113,22 @@ class StatusApi:
         status = "ok" if all(finding is None for finding in findings.values()) else "degraded"
         parts = {name: finding or "ok" for name, finding in findings.items()}
         return web.json_response({"status": status, "parts": parts}, headers=NO_STORE)
+
+    async def _repository(self, request: web.Request) -> RepositoryFacts:
+        current_exchange(request).kind = RequestKind.STATUS
+        fqrn = request.match_info["fqrn"]
+        for record in await self._repositories.all():
+            if record.fqrn == fqrn:
+                return record
+        raise NotFound(f"{fqrn} is not a repository of this publisher")
+
+    def _url(self, request: web.Request) -> str:
+        """Of this mirror. What a request says of itself ends in files that shells read: nothing but a host and a port."""
+        if self._public_url:
+            return self._public_url
+        if not _HOST.fullmatch(request.host):
+            raise InvalidInput("the Host header is not a host name with or without port")
+        return f"{request.scheme}://{request.host}"
 
 
 def _repository_document(record: RepositoryFacts, url: str) -> dict[str, Any]:

@@ -27,19 +27,6 @@ def test_client_snippets_lead_to_the_default_address() -> None:
         assert hosts["host"] == {f"http://{ADDRESS}": {"capabilities": ["pull", "resolve"]}}
 
 
-def test_cvmfs_clients_have_settings_for_each_default_repository() -> None:
-    files = {file.stem: file.read_text() for file in (CONF / "clients/cvmfs/config.d").glob("*.conf")}
-    assert files.keys() == set(CONFIG.publish.repositories)
-    for fqrn, text in files.items():
-        settings = dict(line.split("=", 1) for line in text.splitlines() if not line.startswith("#"))
-        assert settings == {
-            "CVMFS_SERVER_URL": f'"http://{ADDRESS}/cvmfs/@fqrn@"',
-            "CVMFS_PUBLIC_KEY": f"/etc/cvmfs/keys/{fqrn}.pub",
-            "CVMFS_HTTP_PROXY": "DIRECT",
-        }
-        assert f"http://{ADDRESS}/_debark/v1/repositories/{fqrn}.pub" in text
-
-
 def test_the_service_uses_commands_and_options_that_exist() -> None:
     unit = (CONF / "systemd/debark.service").read_text()
     commands = re.findall(r"^ExecStart\w*=\S+/debark (.+)$", unit, re.MULTILINE)

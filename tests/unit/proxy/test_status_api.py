@@ -83,6 +83,19 @@ async def test_repositories_with_what_clients_need_to_mount_them(published: Mirr
     assert (await published.get("/_debark/v1/repositories/other.pub")).status == 404
 
 
+async def test_a_clients_settings_name_the_mirror_as_the_client_does(published: MirrorServer) -> None:
+    settings = await published.get(f"/_debark/v1/repositories/{FQRN}.conf", Host="mirror.example.org:80")
+    lines = [line for line in settings.body.decode().splitlines() if not line.startswith("#")]
+    assert lines == [
+        'CVMFS_SERVER_URL="http://mirror.example.org:80/cvmfs/@fqrn@"',
+        f"CVMFS_PUBLIC_KEY=/etc/cvmfs/keys/{FQRN}.pub",
+        "CVMFS_HTTP_PROXY=DIRECT",
+    ]
+    assert (await published.get("/_debark/v1/repositories/other.conf")).status == 404
+    for host in ("x$(reboot)", 'x";reboot', "x y"):
+        assert (await published.get(f"/_debark/v1/repositories/{FQRN}.conf", Host=host)).status == 400
+
+
 async def test_health_names_what_does_not_work(tmp_path: Path) -> None:
     async with mirror_server(tmp_path, settings={"store": {"min_free": "100 TiB"}}) as mirror:
         answer = await mirror.get("/healthz")

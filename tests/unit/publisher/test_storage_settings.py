@@ -83,7 +83,7 @@ def test_the_defaults_are_the_stores_own() -> None:
 
 def screen(*url_paths: str) -> str:
     facts = [RepositoryFacts(fqrn, 1, "", "", path, 0) for fqrn, path in zip((FIRST, SECOND), url_paths, strict=False)]
-    return start_screen("127.0.0.1:8585", "http://127.0.0.1:8585", Path("log"), Path("keys"), facts)
+    return start_screen("http://127.0.0.1:8585", Path("log"), Path("keys"), facts)
 
 
 def test_the_start_screen_says_where_to_mount_from() -> None:
@@ -91,5 +91,5 @@ def test_the_start_screen_says_where_to_mount_from() -> None:
     elsewhere = "http://stratum0.example.org/x"
     assert f'CVMFS_SERVER_URL="{elsewhere}/@fqrn@"\n' in screen(f"{elsewhere}/{FIRST}", f"{elsewhere}/{SECOND}")
     both = screen(f"{elsewhere}/{FIRST}", f"/cvmfs/{SECOND}")
-    assert f'CVMFS_SERVER_URL="{elsewhere}/@fqrn@"  (in /etc/cvmfs/config.d/{FIRST}.local)' in both
-    assert f'CVMFS_SERVER_URL="http://127.0.0.1:8585/cvmfs/@fqrn@"  (in /etc/cvmfs/config.d/{SECOND}.local)' in both
+    assert f'CVMFS_SERVER_URL="{elsewhere}/@fqrn@"  (of {FIRST})' in both
+    assert f'CVMFS_SERVER_URL="http://127.0.0.1:8585/cvmfs/@fqrn@"  (of {SECOND})' in both
