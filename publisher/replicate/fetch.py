@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import structlog
+from cachetools import LRUCache
 
 from mirror.errors import NotFound
 from publisher.cvmfs.hash import ContentHash, ContentHasher, ObjectKind
@@ -35,6 +36,8 @@ _SMALL = 64 << 10
 _PIECE = 256 << 10
 _BATCH_OBJECTS = 128
 _BATCH_BYTES = 2 << 20
+_RECENT = 1 << 16
+"""Objects stored last: other catalogs may have looked for them before, and ask for them now."""
 _QUICK_SECONDS = 0.0003
 _BOOKKEEPING = 1 << 10
 """Bytes that an object on its way takes beside its content."""
@@ -79,6 +82,7 @@ class ObjectFetcher:
         self._budget = ByteBudget(limits.held_bytes)
         self._queue: asyncio.Queue[WantedObject] = asyncio.Queue(2 * limits.http.connections)
         self._under_way: dict[tuple[ContentHash, ObjectKind], list[OnStored]] = {}
+        self._recent: LRUCache[tuple[ContentHash, ObjectKind], None] = LRUCache(_RECENT)
         self._idle = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._fetching = 0
@@ -89,6 +93,9 @@ class ObjectFetcher:
     async def want(self, wanted: WantedObject, on_stored: OnStored) -> None:
         """Fetch an object that the store lacks, once for all who want it; waits while too many are under way."""
         key = (wanted.content, wanted.kind)
+        if key in self._recent:
+            on_stored()
+            return
         if key in self._under_way:
             self._under_way[key].append(on_stored)
             return
@@ -236,7 +243,9 @@ class ObjectFetcher:
         progress.objects += 1
         progress.bytes += size
         self._bench.on_progress(progress)
-        for on_stored in self._under_way.pop((wanted.content, wanted.kind)):
+        key = (wanted.content, wanted.kind)
+        self._recent[key] = None
+        for on_stored in self._under_way.pop(key):
             on_stored()
 
 

@@ -106,6 +106,8 @@ class Replicated:
 
     manifest: RepositoryManifest
     """Of the revision that the replica now shows."""
+    manifest_file: bytes = field(repr=False)
+    """As the source signed it."""
     changed: bool
     """Whether it shows another revision than before."""
     progress: Progress

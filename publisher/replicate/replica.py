@@ -158,7 +158,9 @@ class Replicator:
             finally:
                 bench.close()
         changed = before is None or before.manifest.root != goal.manifest.root
-        result = Replicated(goal.manifest, changed, bench.progress, tuple(skipped), time.monotonic() - began)
+        result = Replicated(
+            goal.manifest, goal.shown.manifest_file, changed, bench.progress, tuple(skipped), time.monotonic() - began
+        )
         _report(result)
         return result
 

@@ -1,0 +1,120 @@
+"""Keeps a replica current: looks for a new revision every few seconds, and for everything else once in each TTL.
+
+The look is one conditional GET of the manifest. Once in each TTL a whole replication is run, which also takes a whitelist that
+was signed again. A publisher that wants to be heard at once can be: whoever receives its announcement, in whatever form, sets the
+event `announced`, and the source is asked in that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from mirror.errors import InvalidInput, MirrorError
+from publisher.cvmfs.manifest import MANIFEST_NAME
+from publisher.objects.http_client import RepositoryClient, Validators, open_client
+from publisher.objects.store import ObjectStore
+from publisher.replicate.model import Extent, OnProgress, Replicated, ReplicationLimits, ignore_progress
+from publisher.replicate.replica import Replicator
+
+LONGEST_PAUSE = 300.0
+"""Seconds between tries that fail, at the most."""
+
+log = structlog.get_logger()
+
+
+async def follow(
+    source_url: str,
+    fqrn: str,
+    master_key: rsa.RSAPublicKey,
+    store: ObjectStore,
+    spool: Path,
+    *,
+    poll_seconds: float = 2.0,
+    announced: asyncio.Event | None = None,
+    limits: ReplicationLimits | None = None,
+    extent: Extent = Extent.SINCE,
+    on_replicated: Callable[[Replicated], None] = lambda _: None,
+    on_failure: Callable[[MirrorError], None] = lambda _: None,
+    on_progress: OnProgress = ignore_progress,
+    clock: Callable[[], float] = time.time,
+) -> NoReturn:
+    """Replicate whenever the source shows something new; returns only by cancellation.
+
+    As `publisher.replicate.replica.replicate`, but failures are told, logged and tried again, with pauses that grow from
+    `poll_seconds` to `LONGEST_PAUSE`. announced: set by whoever learns that there is a new revision; cleared here. on_replicated
+    is called after each replication, whether it brought something or not. Raises InvalidInput for an impossible URL or interval.
+    """
+    if poll_seconds <= 0:
+        raise InvalidInput("a replica must look for new revisions at an interval of more than 0 seconds")
+    limits = limits or ReplicationLimits()
+    async with open_client(source_url, limits.http) as client:
+        replicator = Replicator(
+            client,
+            fqrn,
+            master_key,
+            store,
+            spool,
+            limits=limits,
+            extent=extent,
+            allow_older=False,
+            on_progress=on_progress,
+            on_step=lambda _: None,
+            clock=clock,
+        )
+        watch = _Watch(client, poll_seconds, announced or asyncio.Event())
+        failures = 0
+        while True:
+            try:
+                replicated = await replicator.run()
+            except MirrorError as error:
+                failures += 1
+                pause = min(poll_seconds * 2 ** min(failures - 1, 32), LONGEST_PAUSE)
+                log.warning("replication_failed", fqrn=fqrn, error=str(error), failures=failures, next_try=pause)
+                on_failure(error)
+                await watch.pause(pause)
+            else:
+                failures = 0
+                on_replicated(replicated)
+                await watch.change(replicated.manifest_file, replicated.manifest.ttl)
+
+
+class _Watch:
+    """Waits for a reason to replicate again."""
+
+    def __init__(self, client: RepositoryClient, poll_seconds: float, announced: asyncio.Event) -> None:
+        self._client = client
+        self._poll_seconds = poll_seconds
+        self._announced = announced
+        self._known: Validators | None = None
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, but not beyond an announcement."""
+        try:
+            await asyncio.wait_for(self._announced.wait(), seconds)
+        except TimeoutError:
+            return
+        self._announced.clear()
+
+    async def change(self, manifest_file: bytes, ttl: int) -> None:
+        """Return when the source shows another manifest than this, or after `ttl` seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + max(ttl, self._poll_seconds)
+        while (left := deadline - loop.time()) > 0:
+            await self.pause(min(self._poll_seconds, left))
+            try:
+                answer = await self._client.read_if_changed(MANIFEST_NAME, self._client.limits.file_bytes, self._known)
+            except MirrorError as error:
+                log.debug("poll_failed", error=str(error))
+                continue
+            if answer is None:
+                continue
+            found, self._known = answer
+            if found != manifest_file:
+                return
