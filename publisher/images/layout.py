@@ -4,21 +4,17 @@
     .layers/<ab>/<hex>/.metadata/layers.json              its sizes and digests
     .layers/<ab>/<hex>/.metadata/origin.json              the images that it was unpacked for
     .flat/<ab>/<hex>                                      a whole root file system
-    .metadata/<ab>/<image>/manifest.json                  the manifest, byte for byte
+    .metadata/<image>/manifest.json                       the manifest, byte for byte
     <image>                                               symbolic link to the root file system
 
 <hex> is, for a layer, of the digest of its blob as the manifest names it; for a root file system, of the image config's. <ab> are
-its first two digits; for a manifest, those of the SHA-256 of <image>, since the documents of all images of a registry would be
-one large catalog, which every publication writes anew. <image> is `<registry>/<repository>:<tag>` or
-`<registry>/<repository>@<digest>`, in canonical form.
+its first two digits. <image> is `<registry>/<repository>:<tag>` or `<registry>/<repository>@<digest>`, in canonical form.
 
 All paths are relative to the repository's root, without a leading slash, as ASCII bytes. The grammar of names lets none begin
 with a dot or have `..` in it, so no image can reach the directories above, and no two images one path.
 """
 
 from __future__ import annotations
-
-import hashlib
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import ImageReference
@@ -65,7 +61,7 @@ def link_target(image: ImageReference, config: Digest) -> bytes:
 
 def manifest_document(image: ImageReference) -> bytes:
     """The manifest's bytes."""
-    return _metadata_fan(image) + b"/" + public_link(image) + b"/manifest.json"
+    return METADATA + b"/" + public_link(image) + b"/manifest.json"
 
 
 def layer_catalogs(layer: Digest) -> tuple[bytes, bytes]:
@@ -79,15 +75,12 @@ def flat_catalogs(config: Digest) -> tuple[bytes, bytes]:
 
 
 def name_catalogs(image: ImageReference) -> tuple[bytes, bytes, bytes]:
-    """The same for an image's names: all documents, those beside its own, and its registry's links.
+    """The same for an image's names: all documents, those of its registry, and the registry's links.
 
-    Where a registry's links become many, transactions split their catalog further.
+    Where those of a registry become many, transactions split their catalogs further.
     """
-    return (METADATA, _metadata_fan(image), image.name.registry.encode("ascii"))
-
-
-def _metadata_fan(image: ImageReference) -> bytes:
-    return METADATA + b"/" + hashlib.sha256(public_link(image)).hexdigest()[:2].encode("ascii")
+    registry = image.name.registry.encode("ascii")
+    return (METADATA, METADATA + b"/" + registry, registry)
 
 
 def _fanned(top: bytes, digest: Digest) -> bytes:

@@ -30,7 +30,7 @@ async def test_an_image_becomes_a_directory_with_all_that_consumers_look_for(tmp
     assert reader.read(root + b"/etc/motd") == b"hello"
     assert reader.lookup(root + b"/etc/removed") is None
     assert reader.lookup(root + b"/.singularity.d/runscript") is not None
-    assert reader.read(layout.manifest_document(ImageReference.parse("hub.test/team/app:1"))) == image.manifest
+    assert reader.read(b".metadata/hub.test/team/app:1/manifest.json") == image.manifest
     for layer in image.layers:
         digest = Digest.of(layer.packed)
         assert reader.lookup(layout.layer_root(digest)) is not None
