@@ -9,7 +9,9 @@ Files in the key directory (0700), by the names that CernVM-FS uses: `<fqrn>.mas
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -58,25 +60,36 @@ class RepositoryKeys:
     def generate(cls, fqrn: str, now: datetime) -> RepositoryKeys:
         """New keys of 2048 bits and a self-signed certificate; now: the certificate's first day."""
         master = rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
+        return cls.certified(fqrn, master.public_key(), master, now)
+
+    @classmethod
+    def certified(
+        cls, fqrn: str, master_public: rsa.RSAPublicKey, master: rsa.RSAPrivateKey | None, now: datetime
+    ) -> RepositoryKeys:
+        """A new repository key and its certificate beside a master key that exists; now: the certificate's first day."""
         signing = rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
         shown = fqrn if len(fqrn) <= _COMMON_NAME_PREFIX else fqrn[:_COMMON_NAME_PREFIX] + "[...]"
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{shown} CernVM-FS Release Managers")])
         builder = x509.CertificateBuilder(name, name, signing.public_key(), x509.random_serial_number())
         builder = builder.not_valid_before(now.astimezone(UTC)).not_valid_after(now.astimezone(UTC) + _CERTIFICATE_LIFETIME)
-        return cls(fqrn, master.public_key(), signing, builder.sign(signing, SHA256()), master)
+        return cls(fqrn, master_public, signing, builder.sign(signing, SHA256()), master)
 
     @classmethod
     def load(cls, directory: Path, fqrn: str) -> RepositoryKeys:
-        """Read a repository's keys. Raises NotFound if one is missing (the master key may be), InvalidInput if one is broken."""
+        """Read a repository's keys. Raises NotFound if one is missing (the master key may be), InvalidInput if one is broken.
+
+        An exchange of the repository key that was interrupted between its two files is completed.
+        """
         files = KeyFiles(directory, fqrn)
-        master = _private_key(files.master) if files.master.exists() else None
+        public, master = load_master(directory, fqrn)
         signing = _private_key(files.signing)
         certificate = _certificate(files.certificate)
+        if certificate.public_key() != signing.public_key() and files.next_certificate.exists():
+            certificate = _certificate(files.next_certificate)
+            if certificate.public_key() == signing.public_key():
+                files.next_certificate.replace(files.certificate)
         if certificate.public_key() != signing.public_key():
             raise InvalidInput(f"{files.certificate} is not the certificate of {files.signing}; restore the two from one backup")
-        public = load_public_key(_read(files.public))
-        if master is not None and master.public_key() != public:
-            raise InvalidInput(f"{files.public} does not belong to {files.master}; restore the two from one backup")
         return cls(fqrn, public, signing, certificate, master)
 
     def save(self, directory: Path) -> None:
@@ -123,10 +136,17 @@ class RepositoryKeys:
         """
         if self.master is None:
             raise PublishError(f"the master key of {self.fqrn} is not on this machine; renew the whitelist where it is (resign)")
-        issued = now.astimezone(UTC)
-        whitelist = Whitelist(issued, issued + lifetime, self.fqrn, tuple(dict.fromkeys((self.fingerprint, *also))))
-        unsigned = letter.unsigned(whitelist.payload())
-        return letter.serialise(unsigned, signature.sign_whitelist(self.master, unsigned.signed_text))
+        return sign_whitelist(self.master, self.fqrn, (self.fingerprint, *also), now, lifetime)
+
+
+def sign_whitelist(
+    master: rsa.RSAPrivateKey, fqrn: str, fingerprints: Iterable[ContentHash], now: datetime, lifetime: timedelta
+) -> bytes:
+    """A new `.cvmfswhitelist` for certificates with these fingerprints."""
+    issued = now.astimezone(UTC)
+    whitelist = Whitelist(issued, issued + lifetime, fqrn, tuple(dict.fromkeys(fingerprints)))
+    unsigned = letter.unsigned(whitelist.payload())
+    return letter.serialise(unsigned, signature.sign_whitelist(master, unsigned.signed_text))
 
 
 class KeyFiles:
@@ -137,11 +157,83 @@ class KeyFiles:
         self.public = directory / f"{fqrn}.pub"
         self.signing = directory / f"{fqrn}.key"
         self.certificate = directory / f"{fqrn}.crt"
+        self.next_signing = directory / f"{fqrn}.key.next"
+        self.next_certificate = directory / f"{fqrn}.crt.next"
+        """The last two: what is to become the repository key, from the day its certificate is in the whitelist."""
+
+    @property
+    def in_use(self) -> tuple[Path, Path, Path, Path]:
+        """All but what is still to come."""
+        return self.master, self.public, self.signing, self.certificate
+
+    def state(self) -> tuple[object, ...]:
+        """Something that is another thing once any of the files in use was replaced."""
+        return tuple(_identity(path) for path in self.in_use)
 
     @property
     def any_present(self) -> bool:
         """Whether there is at least one."""
-        return any(path.exists() for path in (self.master, self.public, self.signing, self.certificate))
+        return any(path.exists() for path in self.in_use)
+
+
+def load_master(directory: Path, fqrn: str) -> tuple[rsa.RSAPublicKey, rsa.RSAPrivateKey | None]:
+    """The public master key, and the private one if it is there; one of the two files is enough if it is the private one.
+
+    Raises NotFound, InvalidInput.
+    """
+    files = KeyFiles(directory, fqrn)
+    master = _private_key(files.master) if files.master.exists() else None
+    if master is not None and not files.public.exists():
+        return master.public_key(), master
+    public = load_public_key(_read(files.public))
+    if master is not None and master.public_key() != public:
+        raise InvalidInput(f"{files.public} does not belong to {files.master}; restore the two from one backup")
+    return public, master
+
+
+def import_keys(source: Path, fqrn: str, now: datetime) -> RepositoryKeys:
+    """Keys from another place, such as `/etc/cvmfs/keys`: all, or a master key alone, which gets a new repository key.
+
+    now: first day of a new certificate. Raises NotFound, InvalidInput.
+    """
+    files = KeyFiles(source, fqrn)
+    if files.signing.exists() or files.certificate.exists():
+        return RepositoryKeys.load(source, fqrn)
+    public, master = load_master(source, fqrn)
+    return RepositoryKeys.certified(fqrn, public, master, now)
+
+
+def load_certificate(path: Path) -> x509.Certificate:
+    """A certificate in PEM form. Raises NotFound, InvalidInput."""
+    return _certificate(path)
+
+
+def prepare_exchange(keys: RepositoryKeys, directory: Path, now: datetime) -> RepositoryKeys:
+    """The keys with a new repository key, which is kept beside the one in use; one that is there already is taken.
+
+    Raises InvalidInput if what is there is broken.
+    """
+    files = KeyFiles(directory, keys.fqrn)
+    if files.next_signing.exists() and files.next_certificate.exists():
+        signing, certificate = _private_key(files.next_signing), _certificate(files.next_certificate)
+        if certificate.public_key() == signing.public_key():
+            return replace(keys, signing=signing, certificate=certificate)
+    new = RepositoryKeys.certified(keys.fqrn, keys.master_public, keys.master, now)
+    for path, data, mode in (
+        (files.next_signing, _private_pem(new.signing), 0o600),
+        (files.next_certificate, new.certificate_pem, 0o644),
+    ):
+        path.unlink(missing_ok=True)
+        _write_new(path, data, mode)
+    return new
+
+
+def complete_exchange(directory: Path, fqrn: str) -> None:
+    """Let the new repository key be the one in use; the old one is gone then."""
+    files = KeyFiles(directory, fqrn)
+    files.next_signing.replace(files.signing)
+    with suppress(FileNotFoundError):  # who reads the keys in between completes it
+        files.next_certificate.replace(files.certificate)
 
 
 def load_public_key(pem: bytes) -> rsa.RSAPublicKey:
@@ -153,6 +245,14 @@ def load_public_key(pem: bytes) -> rsa.RSAPublicKey:
     if not isinstance(key, rsa.RSAPublicKey):
         raise InvalidInput("a master key must be an RSA key")
     return key
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _private_key(path: Path) -> rsa.RSAPrivateKey:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import structlog
+from cryptography import x509
 
 from mirror.errors import InvalidInput, NotFound
 from publisher.catalog_memory import CatalogMemory
@@ -31,7 +32,7 @@ from publisher.cvmfs.path import NO_PARENT, ROOT, path_key
 from publisher.cvmfs.reader import RepositoryReader
 from publisher.cvmfs.reflog import REFLOG_NAME, ReferenceType, Reflog
 from publisher.cvmfs.row import entry_row, hardlinks
-from publisher.cvmfs.whitelist import WHITELIST_NAME, Whitelist
+from publisher.cvmfs.whitelist import WHITELIST_NAME, Whitelist, fingerprint_text
 from publisher.errors import Conflict
 from publisher.keys import WHITELIST_LIFETIME, KeyFiles, RepositoryKeys
 from publisher.objects.store import ObjectStore
@@ -82,6 +83,16 @@ class NewRoot:
     history: ContentHash | None
 
 
+def check_fqrn(fqrn: str) -> str:
+    """A fully qualified repository name as it is. Raises InvalidInput if it cannot be one."""
+    if _FQRN.fullmatch(fqrn) is None or len(fqrn) > _FQRN_MAX:
+        raise InvalidInput(
+            f"'{fqrn}' cannot name a repository: two or more labels of letters, digits, - and _, joined by dots, {_FQRN_MAX} "
+            "characters at most"
+        )
+    return fqrn
+
+
 def ignore_step(step: Step) -> None:
     """For callers that need no progress."""
 
@@ -96,13 +107,20 @@ class Repository:
         keys: RepositoryKeys,
         spool: Spool,
         *,
+        key_directory: Path | None = None,
         clock: Callable[[], float] = time.time,
         limits: ReadLimits | None = None,
     ) -> None:
-        """clock: Unix seconds. Raises NotFound, RepositoryDamaged if the spool has no settings."""
+        """key_directory: where the keys are from, to be read again when they were exchanged there. clock: Unix seconds.
+
+        Raises NotFound, RepositoryDamaged if the spool has no settings.
+        """
         self.fqrn = fqrn
         self.store = store
         self.keys = keys
+        self._key_files = KeyFiles(key_directory, fqrn) if key_directory is not None else None
+        self._key_directory = key_directory
+        self._key_state = self._key_files.state() if self._key_files is not None else ()
         self.spool = spool
         self.clock = clock
         self.settings = spool.settings()
@@ -119,17 +137,17 @@ class Repository:
         keys: Path,
         spool: Path,
         settings: RepositorySettings,
+        whitelist: bytes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> Repository:
         """Make keys unless they are there, a whitelist, and an empty signed first revision.
 
-        keys, spool: directories. A creation that was interrupted can be repeated.
-        Raises InvalidInput for an impossible name, Conflict if the repository exists, StorageFull, Unavailable.
+        keys, spool: directories. whitelist: one that was signed elsewhere, where the master key is. A creation that was
+        interrupted can be repeated. Raises InvalidInput for an impossible name, Conflict if the repository exists, PublishError
+        if neither master key nor whitelist are here, RepositoryDamaged, Untrusted for a whitelist that does not fit,
+        StorageFull, Unavailable.
         """
-        if _FQRN.fullmatch(fqrn) is None or len(fqrn) > _FQRN_MAX:
-            raise InvalidInput(
-                f"'{fqrn}' cannot name a repository: two or more labels of letters, digits, - and _, joined by dots"
-            )
+        check_fqrn(fqrn)
         now = datetime.fromtimestamp(clock(), UTC)
         place = Spool(spool)
         place.create()
@@ -143,8 +161,11 @@ class Repository:
                     "zlib_differs", advice="replicas of this repository will be unreadable; use a Python with the original zlib"
                 )
             place.pin(settings)
-            repository = cls(fqrn, store, RepositoryKeys.load(keys, fqrn), place, clock=clock)
-            repository.renew_whitelist()
+            repository = cls(fqrn, store, RepositoryKeys.load(keys, fqrn), place, key_directory=keys, clock=clock)
+            if whitelist is None:
+                repository.renew_whitelist()
+            else:
+                repository.install_whitelist(whitelist)
             store.write_file(MASTER_REPLICA_NAME, b"This file permits stratum 1 servers to replicate the repository.\n")
             repository.publish(repository._empty_root(Stamp(1, int(clock()))), Reflog.empty(fqrn))
         log.info("repository_created", fqrn=fqrn)
@@ -163,7 +184,8 @@ class Repository:
     ) -> Repository:
         """Open an existing repository. Raises NotFound if storage, keys or spool are missing, RepositoryDamaged, InvalidInput."""
         store.read_file(MANIFEST_NAME)
-        return cls(fqrn, store, RepositoryKeys.load(keys, fqrn), Spool(spool), clock=clock, limits=limits)
+        loaded = RepositoryKeys.load(keys, fqrn)
+        return cls(fqrn, store, loaded, Spool(spool), key_directory=keys, clock=clock, limits=limits)
 
     def reader(self) -> RepositoryReader:
         """A client's view of the current revision. Raises RepositoryDamaged, Untrusted."""
@@ -181,10 +203,53 @@ class Repository:
         """The current whitelist, whether or not it expired. Raises RepositoryDamaged, Untrusted."""
         return trust.verified_whitelist(self.store.read_file(WHITELIST_NAME), self.fqrn, self.keys.master_public, None)
 
-    def renew_whitelist(self, lifetime: timedelta = WHITELIST_LIFETIME) -> None:
-        """Sign a new whitelist for this repository's certificate. Raises PublishError if the master key is not here."""
+    def renew_whitelist(self, lifetime: timedelta = WHITELIST_LIFETIME, also: tuple[ContentHash, ...] = ()) -> None:
+        """Sign a new whitelist for this repository's certificate and, if that is another one, the one that signed the manifest.
+
+        also: fingerprints of further certificates. Raises PublishError if the master key is not here.
+        """
+        self.refresh_keys()
         now = datetime.fromtimestamp(self.clock(), UTC)
-        self.store.write_file(WHITELIST_NAME, self.keys.sign_whitelist(now, lifetime))
+        in_use = [trust.fingerprint(certificate) for certificate in self.certificates()]
+        self.store.write_file(WHITELIST_NAME, self.keys.sign_whitelist(now, lifetime, (*also, *in_use)))
+
+    def install_whitelist(self, data: bytes) -> Whitelist:
+        """Put a whitelist in place that was signed elsewhere.
+
+        Raises Untrusted, RepositoryDamaged if the master key did not sign it for this repository or it has expired, InvalidInput
+        if it lacks a certificate that is in use.
+        """
+        self.refresh_keys()
+        now = datetime.fromtimestamp(self.clock(), UTC)
+        whitelist = trust.verified_whitelist(data, self.fqrn, self.keys.master_public, now)
+        for certificate in self.certificates():
+            if not trust.is_listed(certificate, whitelist):
+                shown = fingerprint_text(trust.fingerprint(certificate))
+                raise InvalidInput(
+                    f"the whitelist lacks the certificate {shown}, which signs {self.fqrn}; sign one that names it"
+                )
+        self.store.write_file(WHITELIST_NAME, data)
+        return whitelist
+
+    def certificates(self) -> list[x509.Certificate]:
+        """The own one; and the one that signed the manifest, if that is another one. Raises RepositoryDamaged, Untrusted."""
+        own = self.keys.certificate
+        try:
+            _, manifest = trust.read_manifest(self.store.read_file(MANIFEST_NAME), self.fqrn)
+        except NotFound:
+            return [own]
+        signed = trust.read_certificate(self.objects.metadata(manifest.certificate, ObjectKind.CERTIFICATE), self.fqrn)
+        return [own] if signed == own else [own, signed]
+
+    def refresh_keys(self) -> None:
+        """Read the keys again if somebody exchanged them. Raises NotFound, InvalidInput."""
+        if self._key_files is None or self._key_directory is None:
+            return
+        state = self._key_files.state()
+        if state != self._key_state:
+            self.keys = RepositoryKeys.load(self._key_directory, self.fqrn)
+            self._key_state = self._key_files.state()
+            log.info("keys_read_again", fqrn=self.fqrn)
 
     def reflog(self) -> Reflog:
         """The reference log, verified by the spool's checksum. Raises RepositoryDamaged."""
@@ -198,6 +263,7 @@ class Repository:
         At most the reference log is ahead of the manifest; then the manifest is signed again with its checksum.
         Raises RepositoryDamaged, Untrusted.
         """
+        self.refresh_keys()
         manifest = self.manifest()
         checksum = self.spool.settle(self.store.read_file(REFLOG_NAME))
         if manifest.reflog != checksum:
@@ -260,6 +326,17 @@ class Repository:
         on_step(Step.PUBLISHED)
         return Revision(manifest.revision, root.content, manifest)
 
+    def publish_again(self, base: RepositoryManifest, history: ContentHash | None, on_step: OnStep = ignore_step) -> Revision:
+        """Publish the current revision once more, with this repository's certificate and another history.
+
+        The caller holds the lock; base is what `recover` returned. Raises as `publish`.
+        """
+        size = base.catalog_size
+        if size is None:
+            size = len(self.objects.metadata(base.root, ObjectKind.CATALOG))
+        root = NewRoot(base.root, size, Stamp(base.revision, base.timestamp), history)
+        return self.publish(root, self.reflog(), base, on_step)
+
     def _store_reflog(self, reflog: Reflog, on_step: OnStep) -> ContentHash:
         data = reflog.serialise()
         checksum = ContentHash.of(data)
@@ -273,7 +350,8 @@ class Repository:
 
     def _sign_again(self, manifest: RepositoryManifest, reflog: ContentHash) -> RepositoryManifest:
         """Publish the same revision once more, with the checksum of a reference log that was written without it."""
-        manifest = replace(manifest, reflog=reflog)
+        certificate = store_metadata(self.store, self.keys.certificate_pem, ObjectKind.CERTIFICATE)
+        manifest = replace(manifest, reflog=reflog, certificate=certificate)
         self.store.write_file(MANIFEST_NAME, self.keys.sign_manifest(manifest.payload()))
         return manifest
 

@@ -47,18 +47,31 @@ def read_manifest(data: bytes, fqrn: str) -> tuple[Letter, RepositoryManifest]:
 
 def verify_manifest(letter: Letter, certificate_pem: bytes, whitelist: Whitelist) -> x509.Certificate:
     """Check that a whitelisted certificate signed the manifest, and return it. Raises RepositoryDamaged, Untrusted."""
+    certificate = read_certificate(certificate_pem, whitelist.fqrn)
     try:
-        certificate = x509.load_pem_x509_certificate(certificate_pem)
         key = certificate.public_key()
     except ValueError as error:
         raise RepositoryDamaged(f"the signing certificate of {whitelist.fqrn} is malformed: {error}") from error
     if not isinstance(key, rsa.RSAPublicKey):
         raise Untrusted(f"the signing certificate of {whitelist.fqrn} holds no RSA key")
-    if not any(fingerprint(certificate, known) == known for known in whitelist.fingerprints):
+    if not is_listed(certificate, whitelist):
         raise Untrusted(f"the certificate that signed the manifest of {whitelist.fqrn} is not in the whitelist")
     if not signature.verify_manifest(key, letter.signed_text, letter.signature):
         raise Untrusted(f"the signature of the manifest of {whitelist.fqrn} is wrong")
     return certificate
+
+
+def read_certificate(pem: bytes, fqrn: str) -> x509.Certificate:
+    """A certificate in PEM form. Raises RepositoryDamaged."""
+    try:
+        return x509.load_pem_x509_certificate(pem)
+    except ValueError as error:
+        raise RepositoryDamaged(f"the signing certificate of {fqrn} is malformed: {error}") from error
+
+
+def is_listed(certificate: x509.Certificate, whitelist: Whitelist) -> bool:
+    """Whether a whitelist lets this certificate sign manifests."""
+    return any(fingerprint(certificate, known) == known for known in whitelist.fingerprints)
 
 
 def fingerprint(certificate: x509.Certificate, like: ContentHash | None = None) -> ContentHash:
