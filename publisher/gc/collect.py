@@ -92,6 +92,7 @@ def collect(
         with repository.spool.lock(limits.lock_wait):
             needed = Needed(repository, policy, now, marks, marker, read=read)
         needed.mark()
+        marks.settle()
         roots = {content for content, known in needed.references.items() if known.type is ReferenceType.CATALOG}
         kept, young = _list(repository.store, marks, garbage, roots=roots, cutoff=cutoff, progress=progress)
         sweeper = Sweeper(repository, needed, marks, garbage, limits=limits, cutoff=cutoff, progress=progress)

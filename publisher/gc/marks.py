@@ -80,10 +80,17 @@ class Marks:
             nested = database.execute("SELECT sha1 FROM main.nested_catalogs").fetchall()
             previous = database.execute(_PREVIOUS).fetchall()
         if self._fresh >= max(_LEAST_SORTED, self._marked // _SHARE_SORTED):
-            self._sort_in()
+            self.settle()
         self.add(content, ObjectKind.CATALOG)
         before = next(iter(_hashes(previous, what)), None)
         return CatalogLinks(_hashes(nested, what), before if before and any(before.value) else None, rows)
+
+    def settle(self) -> None:
+        """Sort in what was added: before the first question at the latest, which would have to wait for it."""
+        with scratch.storing():
+            self._marked += self._connection.execute(_SORT_IN).rowcount
+            self._connection.execute("DELETE FROM temp.fresh")
+        self._fresh = 0
 
     def holds(self, content: ContentHash, kind: ObjectKind) -> bool:
         """Whether the object is marked."""
@@ -91,15 +98,9 @@ class Marks:
         if chunk is None:
             return (kind, content.value) in self._few
         if self._fresh:
-            self._sort_in()
+            self.settle()
         query = "SELECT 1 FROM temp.marked WHERE digest = ? AND chunk = ?"
         return self._connection.execute(query, (content.value, chunk)).fetchone() is not None
-
-    def _sort_in(self) -> None:
-        with scratch.storing():
-            self._marked += self._connection.execute(_SORT_IN).rowcount
-            self._connection.execute("DELETE FROM temp.fresh")
-        self._fresh = 0
 
 
 def _hashes(rows: Iterable[tuple[bytes]], what: str) -> tuple[ContentHash, ...]:
