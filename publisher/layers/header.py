@@ -18,6 +18,8 @@ from publisher.errors import BrokenLayer
 BLOCK = 512
 
 _CHECKSUM = slice(148, 156)
+_BLANK_CHECKSUM = 8 * 0x20
+"""The field counts as blanks."""
 _ZEROS = bytes(BLOCK)
 _POSIX_MAGIC = b"ustar\0"
 _GNU_MAGIC = b"ustar  \0"
@@ -77,7 +79,7 @@ def is_end(block: bytes) -> bool:
 def parse_header(block: bytes) -> Header:
     """Read a block of 512 bytes that is not zero. Raises BrokenLayer."""
     stored = block[_CHECKSUM].strip(b" \0").lstrip(b"0")
-    computed = sum(block) - sum(block[_CHECKSUM]) + 8 * 0x20
+    computed = sum(block) - sum(block[_CHECKSUM]) + _BLANK_CHECKSUM
     if stored != b"%o" % computed and stored != b"%o" % _signed_sum(block):
         raise BrokenLayer("no tar header where one is expected: its checksum is wrong")
     flag = block[156:157]
@@ -159,11 +161,13 @@ def _number(field: bytes) -> int:
         bits = 8 * len(field) - 1
         value = int.from_bytes(field, "big") & ((1 << bits) - 1)
         return value - (1 << bits) if value >> (bits - 1) else value
-    text = field.strip(b" \0").partition(b"\0")[0].rstrip(b" ")
+    text = field.strip(b" \0")
     if not text:
         return 0
     if not text.isdigit():
-        raise BrokenLayer("a tar header has something else where a number is expected")
+        text = text.partition(b"\0")[0].rstrip(b" ")
+        if not text.isdigit():
+            raise BrokenLayer("a tar header has something else where a number is expected")
     try:
         return int(text, 8)
     except ValueError as error:

@@ -108,10 +108,12 @@ class _Taker:
 
     def take(self, member: Member) -> None:
         """Put one member into the tree, or drop it by rule."""
-        if any(names.is_marker(part) or (self._deletions and whiteout.is_aufs_internal(part)) for part in member.path):
-            self._dropped.markers += 1
-            return
-        deletion = whiteout.parse(member.path) if self._deletions else None
+        deletion = None
+        if names.may_mean_something(member.path):
+            if any(names.is_marker(part) or (self._deletions and whiteout.is_aufs_internal(part)) for part in member.path):
+                self._dropped.markers += 1
+                return
+            deletion = whiteout.parse(member.path) if self._deletions else None
         if deletion is not None:
             self._delete(deletion)
         elif member.kind is Kind.DIRECTORY:

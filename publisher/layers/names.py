@@ -10,7 +10,10 @@ Path = tuple[bytes, ...]
 
 _MARKERS = frozenset({b".cvmfscatalog", b".cvmfsautocatalog", b".cvmfsdirtab"})
 _BUNDLE = b".cvmfsbundle"
+_NOTHING = frozenset({b"", b"."})
 WHITEOUT_PREFIX = b".wh."
+_MARKS = (b".cvmfs", WHITEOUT_PREFIX)
+"""How all of them begin."""
 _SHOWN = 120
 
 
@@ -21,7 +24,7 @@ def split(name: bytes, limits: LayerLimits, what: str = "member") -> Path:
     """
     if b"\0" in name:
         raise UnsafeLayer(f"{what} '{shown(name)}' has a zero byte in its name")
-    path = tuple(part for part in name.split(b"/") if part not in (b"", b"."))
+    path = tuple([part for part in name.split(b"/") if part not in _NOTHING])
     if b".." in path:
         raise UnsafeLayer(f"{what} '{shown(name)}' has '..' in its path and may lead out of the layer")
     if len(path) > limits.depth:
@@ -32,6 +35,11 @@ def split(name: bytes, limits: LayerLimits, what: str = "member") -> Path:
         if sum(map(len, path)) + len(path) - 1 > limits.path_bytes:
             raise UnsafeLayer(f"{what} '{shown(name)}' has a path of more than {limits.path_bytes} bytes")
     return path
+
+
+def may_mean_something(path: Path) -> bool:
+    """Whether a component may be a mark of catalogs or of layers: a quick look before the exact ones."""
+    return any([part.startswith(_MARKS) for part in path])  # noqa: C419 (a generator takes twice as long, for every member)
 
 
 def is_marker(component: bytes) -> bool:

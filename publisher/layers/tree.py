@@ -38,6 +38,8 @@ class LayerTree:
         self._root = Folder()
         self._names = 0
         self._budget = LinkBudget(8 * limits.entries)
+        self._opened: tuple[names.Path, Folder] = ((), self._root)
+        """The directory that was asked for last: members mostly come directory by directory."""
 
     def add_directory(self, path: names.Path, attributes: Entry) -> None:
         """A directory; of one that is there already only the attributes change."""
@@ -102,10 +104,14 @@ class LayerTree:
 
     def _put(self, parent: Folder, path: names.Path, node: Node) -> None:
         self._count()
+        if path[-1] in parent.children:
+            self._opened = ((), self._root)  # whose path may lead elsewhere now
         parent.children[path[-1]] = node
 
     def _open(self, path: names.Path) -> Folder:
         """The directory of this path, made where it lacks, links of this layer followed inside the root."""
+        if self._opened[0] == path:
+            return self._opened[1]
         walk = Walk(path, self._budget)
         stack = [self._root]
         for component in walk:
@@ -133,6 +139,7 @@ class LayerTree:
                 )
             if len(stack) > self._limits.depth:
                 raise UnsafeLayer(f"'{names.shown(path)}' leads more than {self._limits.depth} levels deep")
+        self._opened = (path, stack[-1])
         return stack[-1]
 
     def _finished(self, folder: Folder, lower: Directory | None, length: int, *, anew: bool = False) -> Directory:

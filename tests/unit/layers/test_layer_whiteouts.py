@@ -97,6 +97,13 @@ def test_a_file_replaces_a_directory_and_the_reverse() -> None:
     assert layer.read("x") == b"file"
 
 
+def test_members_go_where_their_path_leads_when_they_come() -> None:
+    moved = archive(header(b"a/b/one"), folder(b"c"), header(b"a", b"2", link=b"c"), header(b"a/b/two"), header(b"a/f"))
+    assert paths(ingest(moved).tree) == ["a", "c", "c/b", "c/b/two", "c/f"]
+    itself = archive(header(b"l", b"2", link=b"."), header(b"l/one"), folder(b"l/l"), header(b"l/two"))
+    assert paths(ingest(itself).tree) == ["l", "l/two", "one"]
+
+
 def test_a_directory_that_comes_twice_keeps_its_content() -> None:
     tree = ingest(archive(folder(b"d"), header(b"d/f"), header(b"d", b"5", mode=b"0000700\0"))).tree
     assert paths(tree) == ["d", "d/f"]
