@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from io import FileIO
 from pathlib import Path
 
 import structlog
@@ -69,6 +71,39 @@ class _Pace:
     def note(self, objects: int, seconds: float) -> None:
         """How long the store took last."""
         self.is_quick = seconds < objects * _QUICK_SECONDS
+
+
+class _Sink:
+    """A file that an object goes into, hashed on the way. Closed at once also while a thread, which nobody waits for, writes."""
+
+    def __init__(self, path: Path, content: ContentHash) -> None:
+        self._path = path
+        self._content = content
+        self._hasher = ContentHasher(content.algorithm)
+        self._file: FileIO | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        """Blocking; the first time makes the file. Raises StorageFull, Unavailable."""
+        with self._lock, local_failures(self._path):
+            if self._closed:
+                return
+            if self._file is None:
+                self._file = self._path.open("wb", buffering=0)
+            self._hasher.update(data)
+            remaining = memoryview(data)
+            while remaining:
+                remaining = remaining[self._file.write(remaining) :]
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+
+    def is_right(self) -> bool:
+        return self._hasher.result() == self._content
 
 
 class ObjectFetcher:
@@ -186,23 +221,16 @@ class ObjectFetcher:
 
     async def _into(self, target: Path, body: Body, content: ContentHash, kind: ObjectKind) -> int:
         """Write an answer's content to a file and verify it; its bytes."""
-        run = self._bench.threads.run
-        hasher = ContentHasher(content.algorithm)
-
-        def write(data: bytes) -> None:
-            hasher.update(data)
-            file.write(data)
-
-        with local_failures(target):
-            file = await run(lambda: target.open("wb", buffering=0))
-            try:
-                size = 0
-                while data := await _piece(body):
-                    size += len(data)
-                    await run(partial(write, data))
-            finally:
-                await run(file.close)
-        if hasher.result() != content:
+        sink = _Sink(target, content)
+        size = 0
+        try:
+            while data := await _piece(body):
+                size += len(data)
+                await self._bench.threads.run(partial(sink.write, data))
+            await self._bench.threads.run(partial(sink.write, b""))
+        finally:
+            sink.close()
+        if not sink.is_right():
             raise _wrong(content, kind)
         return size
 

@@ -22,6 +22,7 @@ from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.history import History
 from publisher.cvmfs.manifest import RepositoryManifest
 from publisher.cvmfs.reflog import Reflog
+from publisher.errors import RepositoryDamaged
 from publisher.objects.http_client import RepositoryClient, open_client
 from publisher.objects.store import ObjectStore
 from publisher.replicate.fetch import ObjectFetcher, stored_limit
@@ -175,7 +176,10 @@ class Replicator:
             return _Goal(shown, certificate, None, roots)
         limit = self._limits.history_bytes
         history = await read_metadata(self._client, manifest.history, ObjectKind.HISTORY, stored_limit(limit))
-        tags = History(codec.decompress(history, limit), self._fqrn).tags().values()
+        try:
+            tags = History(codec.decompress(history, limit), self._fqrn).tags().values()
+        except RepositoryDamaged as error:
+            raise RepositoryDamaged(f"the history {manifest.history} cannot be read: {error}") from error
         if self._extent is not Extent.CURRENT:
             sizes = {tag.root: tag.size for tag in tags if tag.root != manifest.root}
             roots += [Root(root, size, may_lack=manifest.garbage_collectable) for root, size in sizes.items()]
