@@ -99,17 +99,20 @@ class Filler:
         """The part, locked if nobody else fills it; None if the blob was committed in between."""
         for _ in range(_CLAIM_TRIES):
             part = self._store.part(self._fill.digest)
-            if not part.try_lock():
-                return part
-            if self._store.size(self._fill.digest) is not None:
+            try:
+                if not part.try_lock():
+                    return part
+                is_here = self._store.size(self._fill.digest) is not None
+                too_long = self._fill.total is not None and part.size > self._fill.total
+                if not is_here and not too_long and part.is_current():
+                    return part
                 part.discard()
+            except BaseException:
                 part.close()
-                return None
-            too_long = self._fill.total is not None and part.size > self._fill.total
-            if part.is_current() and not too_long:
-                return part
-            part.discard()
+                raise
             part.close()
+            if is_here:
+                return None
         raise Unavailable(f"the store cannot keep hold of the part file of {self._fill.digest}")
 
     def _finish_stored(self) -> None:

@@ -96,7 +96,15 @@ class Recorder:
     async def _record(self, pulls: Iterable[Pull]) -> None:
         uses: dict[Digest, Use] = {}
         for pull in pulls:
-            for manifest in await self._images_of(pull):
+            try:
+                images = await self._images_of(pull)
+            except Unavailable:
+                raise
+            except Exception:
+                # Whatever it is about this one, those behind it in the queue must not wait for it.
+                log.exception("pull_not_recorded", image=str(pull.image), digest=str(pull.digest))
+                continue
+            for manifest in images:
                 before = uses.get(manifest, Use(pull.at, 0))
                 # Clients ask for a tag, then for an index, then for the image: only the last of these is counted.
                 counts = pull.raw is not None and pull.digest == manifest

@@ -25,6 +25,9 @@ INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
 SCHEMA1_TYPES = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 IMAGE_CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})
 
+MAX_MEDIA_TYPE = 255
+"""Characters; RFC 6838, section 4.2, allows 127 on each side of the slash."""
+
 ACCEPTED_TYPES = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST, "*/*;q=0.1")
 """What the mirror asks an upstream for, most wanted first."""
 
@@ -124,6 +127,11 @@ def parse_manifest(raw: bytes, media_type: str) -> Manifest:
     return ImageManifest(media_type, _descriptor(document.get("config"), "config"), _descriptors(document, "layers"))
 
 
+def is_media_type(text: str) -> bool:
+    """Whether a text can be a media type: one that fits into a header and into a database (RFC 9110, section 8.3.1, and more)."""
+    return len(text) <= MAX_MEDIA_TYPE and text.isascii() and text.isprintable()
+
+
 def declared_media_type(raw: bytes) -> str | None:
     """The media type that a manifest itself states, or else that its members show; None if it is no manifest that we know."""
     try:
@@ -131,7 +139,7 @@ def declared_media_type(raw: bytes) -> str | None:
     except InvalidInput:
         return None
     declared = document.get("mediaType")
-    if isinstance(declared, str) and declared:
+    if isinstance(declared, str) and declared and is_media_type(declared):
         return declared
     if isinstance(document.get("manifests"), list):
         return OCI_INDEX
@@ -200,10 +208,12 @@ def _descriptor(value: Any, where: str) -> Descriptor:
     if not isinstance(value, dict):
         raise InvalidInput(f"the manifest's '{where}' is not a descriptor")
     size, media_type, digest = value.get("size"), value.get("mediaType"), value.get("digest")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
         raise InvalidInput(f"the manifest's '{where}.size' is not a size in bytes")
     if not isinstance(media_type, str) or not isinstance(digest, str):
         raise InvalidInput(f"the manifest's '{where}' lacks 'mediaType' or 'digest'")
+    if not is_media_type(media_type):
+        raise InvalidInput(f"the manifest's '{where}.mediaType' is not a media type")
     platform = value.get("platform")
     urls = value.get("urls") or []
     return Descriptor(

@@ -61,11 +61,14 @@ class PartFile:
         return self._hashed == self._size
 
     def try_lock(self) -> bool:
-        """Become the one that fills the file, if nobody else is; `size` is exact from then on."""
+        """Become the one that fills the file, if nobody else is; `size` is exact from then on. Raises Unavailable."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return False
+        except OSError as error:
+            # Not somebody else's lock, which would be waited for, but a file system that has none.
+            raise storage_error(error, f"lock {self.path}") from error
         self.locked = True
         self.refresh()
         return True

@@ -18,7 +18,7 @@ import aiohttp
 
 from mirror.errors import IntegrityError, InvalidInput
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import ACCEPTED_TYPES, OCI_MANIFEST, declared_media_type
+from mirror.oci.manifest import ACCEPTED_TYPES, OCI_MANIFEST, declared_media_type, is_media_type
 from mirror.oci.reference import Reference
 from mirror.upstream.auth import Authenticator, TokenCache
 from mirror.upstream.body import read_limited
@@ -233,8 +233,10 @@ def _content_type(response: aiohttp.ClientResponse) -> str:
 
 
 def _media_type(stated: str, raw: bytes) -> str:
-    """The media type of a manifest: the header's, or the document's own where the header says nothing."""
-    return declared_media_type(raw) or stated or OCI_MANIFEST if stated in _VAGUE_TYPES else stated
+    """The media type of a manifest: the header's, or the document's own where the header says nothing of use."""
+    if stated not in _VAGUE_TYPES and is_media_type(stated):
+        return stated
+    return declared_media_type(raw) or OCI_MANIFEST
 
 
 def _manifest_name(repository: str, reference: Reference) -> str:

@@ -289,3 +289,19 @@ async def test_publication_makes_no_new_job_of_the_next_pull(mirror: Mirror) -> 
     await mirror.get("1", MULTI)
     mirror.get_digest(AMD64)
     assert await mirror.requests() == []
+
+
+async def test_a_pull_that_breaks_the_recorder_does_not_keep_it_from_the_others(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pointing_at = mirror.tags.pointing_at
+
+    async def breaks(name: RepositoryName, digest: Digest) -> list[str]:
+        if digest == AMD64.digest:
+            raise ValueError("nobody thought of this")
+        return await pointing_at(name, digest)
+
+    monkeypatch.setattr(mirror.tags, "pointing_at", breaks)
+    await mirror.get("bad", AMD64)
+    await mirror.get("good", ARM64)
+    assert [str(request.image.reference) for request in await mirror.requests()] == ["good"]

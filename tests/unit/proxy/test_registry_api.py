@@ -165,6 +165,30 @@ async def test_a_wrong_manifest_is_no_answer(mirror: MirrorServer) -> None:
     assert (answer.status, answer.code) == (502, "UPSTREAM_INVALID")
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"mediaType": "a", "digest": str(NOWHERE), "size": 10**30},
+        {"mediaType": "\ud800", "digest": str(NOWHERE), "size": 1},
+        {"mediaType": "a", "digest": "sha256:", "size": 1},
+    ],
+)
+async def test_a_manifest_that_makes_no_sense_is_passed_on_as_it_is(mirror: MirrorServer, layer: dict[str, object]) -> None:
+    config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": str(NOWHERE), "size": 1}
+    raw = json.dumps({"schemaVersion": 2, "config": config, "layers": [layer]}).encode()
+    mirror.hub.add_manifest("team/app", "1", raw)
+    for _ in range(2):
+        answer = await mirror.get("/v2/team/app/manifests/1")
+        assert (answer.status, answer.body) == (200, raw)
+
+
+async def test_a_type_that_no_header_takes_is_not_passed_on(mirror: MirrorServer) -> None:
+    image = add_image(mirror.hub, "team/app", "1", LAYER)
+    mirror.hub.faults.content_type = "application/\u00e4"
+    answer = await mirror.get("/v2/team/app/manifests/1")
+    assert (answer.status, answer.body, answer.headers["Content-Type"]) == (200, image.raw, OCI_MANIFEST)
+
+
 async def test_the_last_known_answer_is_given_when_the_hub_is_down_and_says_so(mirror: MirrorServer) -> None:
     image = add_image(mirror.hub, "team/app", "1", LAYER)
     await mirror.get("/v2/team/app/manifests/1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -200,6 +201,17 @@ def test_what_nobody_goes_on_with_is_swept(store: BlobStore, tmp_path: Path) -> 
     assert filling.is_current()
     assert not abandoned.path.exists()
     filling.close()
+
+
+def test_a_file_system_without_locks_is_no_lock_of_somebody_else(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    part = store.part(DIGEST)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(Unavailable, match=r"lock .*: No locks available"):
+        part.try_lock()
+    part.close()
 
 
 def test_a_store_that_cannot_be_made_says_where(tmp_path: Path) -> None:
