@@ -64,21 +64,27 @@ def where(reference: str, server: str, wait: bool, timeout: float, as_json: bool
 
 
 async def _ask(server: str, reference: str, patience: float) -> dict[str, Any]:
-    """The last answer: the first one with a path or a final state, or the one at hand when patience (seconds) runs out."""
+    """The last answer: the first one with a path or a final state, or the one at hand when patience (seconds) runs out.
+
+    A mirror that has answered once may be away for a while.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
     progress = _Progress(reference)
+    has_answered = False
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
         try:
             while True:
                 try:
                     image = await _fetch(session, server, reference)
-                except NotFound as error:
-                    if loop.time() >= deadline:
+                except (NotFound, Unavailable) as error:
+                    has_answered |= isinstance(error, NotFound)
+                    if loop.time() >= deadline or not has_answered:
                         raise
                     progress.show(str(error))
                 else:
-                    if image["path"] is not None or State(image["state"]) in _GIVEN_UP or loop.time() >= deadline:
+                    has_answered = True
+                    if _is_final(image) or loop.time() >= deadline:
                         return image
                     progress.show(_describe(image))
                 await asyncio.sleep(_POLL_SECONDS)
@@ -86,15 +92,24 @@ async def _ask(server: str, reference: str, patience: float) -> dict[str, Any]:
             progress.close()
 
 
+def _is_final(image: dict[str, Any]) -> bool:
+    """Whether nothing more happens unless the image is pulled again."""
+    state = State(image["state"])
+    return image["path"] is not None or state in _GIVEN_UP or (state is State.FAILED and image["next_try"] is None)
+
+
 async def _fetch(session: aiohttp.ClientSession, server: str, reference: str) -> dict[str, Any]:
     try:
         async with session.get(f"{server}/_debark/v1/images", params={"ref": reference}) as response:
-            document: dict[str, Any] = await response.json()
+            document: Any = await response.json()
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise Unavailable(f"no answer from the mirror at {server} ({error}); name it with --server or DEBARK_SERVER") from error
-    if response.status == HTTPStatus.OK:
+    if response.status == HTTPStatus.OK and isinstance(document, dict) and "state" in document:
         return document
-    message = document["errors"][0]["message"]
+    try:
+        message = str(document["errors"][0]["message"])
+    except (LookupError, TypeError) as error:
+        raise Unavailable(f"what answers at {server} (status {response.status}) is no debark") from error
     if response.status == HTTPStatus.NOT_FOUND:
         raise NotFound(message)
     if response.status == HTTPStatus.BAD_REQUEST:
