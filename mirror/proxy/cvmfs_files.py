@@ -13,6 +13,7 @@ from pathlib import Path
 import aiofiles.os
 import structlog
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from mirror.proxy.exchange import current_exchange
 from mirror.report.accesslog import RequestKind
@@ -25,6 +26,14 @@ _FQRN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", re.ASCII)
 
 _NAMED_HEADERS = {"Content-Type": "application/x-cvmfs", "Cache-Control": "max-age=61"}
 _OBJECT_HEADERS = {"Content-Type": "application/octet-stream", "Cache-Control": "max-age=259200"}
+
+
+class _File(web.FileResponse):
+    """A file that the handler sends, so that it counts as under way and can be timed; the server would do it afterwards."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send it, the first time."""
+        return None if self.prepared else await super().prepare(request)
 
 
 class CvmfsFiles:
@@ -48,8 +57,7 @@ class CvmfsFiles:
         file = self._root / fqrn / path
         if not _FQRN.fullmatch(fqrn) or not await aiofiles.os.path.isfile(file):
             raise web.HTTPNotFound(text=f"/cvmfs/{fqrn}/{path} does not exist\n")
-        response = web.FileResponse(file, headers=headers)
-        # Sent here and not by the server afterwards: what is being sent counts as under way, and a client has to read it.
+        response = _File(file, headers=headers)
         try:
             async with asyncio.timeout(self._send_seconds):
                 await response.prepare(request)

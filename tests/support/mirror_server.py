@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
@@ -114,8 +116,31 @@ async def mirror_server(
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
+        stack.enter_context(_nothing_unhandled())
         yield MirrorServer(hub, config.data, runner.addresses[0][1], counted, session, access_file)
         hub.release.set()
+
+
+class _Collector(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.errors: list[BaseException | str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.errors.append((record.exc_info and record.exc_info[1]) or record.getMessage())
+
+
+@contextmanager
+def _nothing_unhandled() -> Iterator[None]:
+    """What the server itself has to report is a bug of the application."""
+    handler = _Collector(logging.ERROR)
+    logger = logging.getLogger("aiohttp.server")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    assert not [error for error in handler.errors if not isinstance(error, HttpProcessingError)]
 
 
 @dataclass(frozen=True)
