@@ -44,3 +44,12 @@ def test_a_python_without_venv_asks_for_debians_package_and_an_old_one_for_anoth
     done = run(tmp_path, str(copy / "install"), programs=programs)
     assert done.returncode == 1
     assert "sudo apt-get install python3-venv" in done.stderr
+
+
+def test_users_install_nothing_for_tests_and_tests_install_what_users_do() -> None:
+    product, tests = (
+        {line.split()[0] for line in (TOP / name).read_text().splitlines() if "==" in line and not line.startswith((" ", "#"))}
+        for name in ("requirements.lock", "requirements-test.lock")
+    )
+    assert product < tests
+    assert not [name for name in product if name.startswith(("pytest", "mypy", "ruff"))]
