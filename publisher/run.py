@@ -120,6 +120,7 @@ def _open(fqrn: str, config: Config, data: DataDirectory) -> Stratum0:
         chunk_size=publish.chunk,
         bytes_in_flight=publish.in_flight,
         threads=publish.threads or storage.concurrency,
+        known=publish.known_files,
     )
     settings = RepositorySettings(publish.compressor, publish.ttl)
     lifetime = timedelta(seconds=publish.whitelist_lifetime)

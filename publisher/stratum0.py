@@ -12,6 +12,7 @@ from mirror.errors import NotFound
 from mirror.jobs.repositories import RepositoryFacts
 from publisher.cvmfs.manifest import MANIFEST_NAME, RepositoryManifest
 from publisher.objects.compress import compressor
+from publisher.objects.known import KnownContent
 from publisher.objects.pipeline import Pipeline, PipelineLimits
 from publisher.repository import Repository
 from publisher.spool import RepositorySettings
@@ -74,7 +75,9 @@ def open_or_create(
     else:
         repository = Repository.open(fqrn, store, keys=keys, spool=spool)
     renew_whitelist(repository, whitelist_lifetime)
-    pipeline = Pipeline(store, compressor(repository.settings.compressor), limits)
+    name = repository.settings.compressor
+    known = KnownContent(spool / f"known-{name}.sqlite", limits.known) if limits.known else None
+    pipeline = Pipeline(store, compressor(name), limits, known)
     return Stratum0(repository, pipeline, storage.url, _stored_bytes(repository))
 
 

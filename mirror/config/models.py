@@ -179,6 +179,7 @@ class PublishSettings(Section):
     batch: Count = Field(default=20, ge=1, le=1000)
     chunk: Size = Field(default=8 * MIB, ge=MIB, le=64 * MIB)
     in_flight: Size = Field(default=64 * MIB, ge=16 * MIB, le=4 * GIB)
+    known_files: Count = Field(default=1_000_000, ge=0, le=100_000_000)
     catalog_entries: Count = Field(default=200_000, ge=1000, le=10_000_000)
     lease: Duration = Field(default=MINUTE, ge=1, le=HOUR)
     attempts: Count = Field(default=40, ge=1, le=1000)

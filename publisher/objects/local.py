@@ -76,6 +76,19 @@ class LocalObjectStore:
                 self._replace(target, stored, durable=False)
         return True
 
+    def renew(self, content: ContentHash, kind: ObjectKind, size: int) -> bool:
+        """Make an object of this size as good as new; false if there is none. Raises Unavailable."""
+        target = self._path(content, kind)
+        with self._failures(f"object {content} cannot be renewed in {self._root}"):
+            try:
+                status = os.stat(target)  # noqa: PTH116 (as above)
+            except FileNotFoundError:
+                return False
+            if status.st_size == size and status.st_mtime > time.time() - REFRESH_SECONDS:
+                return True
+            with self._expiry(fcntl.LOCK_SH):
+                return self._refresh(target, size)
+
     def contains(self, content: ContentHash, kind: ObjectKind) -> bool:
         """Whether the object is there. Raises Unavailable."""
         with self._failures(f"object {content} cannot be looked up in {self._root}"):

@@ -2,7 +2,8 @@
 
 The thread that reads a layer hands over content and gets tickets; worker threads do the rest while it reads on. Bytes on their
 way are bounded over all layers that share the pipeline; small files travel in batches, since handing one over costs as much as
-compressing a kilobyte. Compression, hashing and file system calls release the interpreter lock.
+compressing a kilobyte. Compression, hashing and file system calls release the interpreter lock. Content that the repository is
+known to have is only looked for in the store.
 """
 
 from __future__ import annotations
@@ -11,22 +12,26 @@ import io
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from mirror.errors import InvalidInput
 from publisher.cvmfs.entry import Chunk
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.objects.compress import Compressor
+from publisher.objects.known import KnownContent, KnownObject, content_key
 from publisher.objects.store import ObjectStore
+
+_WORTH_KNOWING = 4096
+"""Bytes of content; to compress less takes no longer than to look it up."""
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineLimits:
-    """All in bytes, but for the threads."""
+    """All in bytes, but for threads and numbers of files."""
 
     chunk_above: int = 8 << 20
     """A larger file is stored in chunks, a smaller or equal one as one object."""
@@ -37,6 +42,8 @@ class PipelineLimits:
     """Small files are handed over together until they have this much content."""
     batch_files: int = 64
     threads: int = len(os.sched_getaffinity(0))
+    known: int = 1_000_000
+    """Contents of which is remembered what became of them, so that they are not compressed again; twice as many at the most."""
 
     def __post_init__(self) -> None:
         """Raises InvalidInput where one piece could never fit in."""
@@ -83,14 +90,25 @@ class _Piece:
     offset: int
     data: bytes
 
+    def settle(self, content: ContentHash) -> None:
+        self.ticket.settle(self.number, self.offset, len(self.data), content)
+
+
+_Keep: TypeAlias = Callable[[Sequence[_Piece], Callable[[], bool]], None]
+"""Stores pieces, unless it is to stop meanwhile."""
+
 
 class Pipeline:
     """Worker threads, one compressor and one store, shared by all layers in work. To be closed, or used in a `with`."""
 
-    def __init__(self, store: ObjectStore, compressor: Compressor, limits: PipelineLimits) -> None:
+    def __init__(
+        self, store: ObjectStore, compressor: Compressor, limits: PipelineLimits, known: KnownContent | None = None
+    ) -> None:
+        """known: what this compressor has made for this store; closed with the pipeline."""
         self._store = store
         self._compressor = compressor
         self._limits = limits
+        self._known = known
         self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="objects")
         self._budget = _Budget(limits.bytes_in_flight)
 
@@ -101,6 +119,8 @@ class Pipeline:
     def close(self) -> None:
         """End the worker threads, once they have done what they were given."""
         self._pool.shutdown()
+        if self._known is not None:
+            self._known.close()
 
     def __enter__(self) -> Self:
         return self
@@ -108,17 +128,37 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _keep(self, piece: _Piece) -> None:
+    def _keep(self, pieces: Sequence[_Piece], is_stopped: Callable[[], bool]) -> None:
+        if self._known is None:
+            for piece in pieces:
+                if not is_stopped():
+                    self._store_piece(piece)
+            return
+        keys = [content_key(piece.data, piece.ticket.kind) if len(piece.data) >= _WORTH_KNOWING else b"" for piece in pieces]
+        found = self._known.find({key for key in keys if key})
+        for piece, key in zip(pieces, keys, strict=True):
+            if is_stopped():
+                return
+            known = found.get(key)
+            if known is not None and self._store.renew(known.content, piece.ticket.kind, known.size):
+                piece.settle(known.content)
+                continue
+            stored = self._store_piece(piece)
+            if key:
+                self._known.note(key, stored)
+
+    def _store_piece(self, piece: _Piece) -> KnownObject:
         stored = memoryview(self._compressor.compress(piece.data))
         content = ContentHash.of(stored)
         self._store.put(content, piece.ticket.kind, stored)
-        piece.ticket.settle(piece.number, piece.offset, len(piece.data), content)
+        piece.settle(content)
+        return KnownObject(content, len(stored))
 
 
 class Intake:
     """Takes the files of one layer. Leaving the `with` block waits for all of them, or drops what waits if the block failed."""
 
-    def __init__(self, pool: ThreadPoolExecutor, budget: _Budget, limits: PipelineLimits, keep: Callable[[_Piece], None]) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, budget: _Budget, limits: PipelineLimits, keep: _Keep) -> None:
         """Not to be called directly: `Pipeline.intake` is."""
         self._pool = pool
         self._budget = budget
@@ -191,10 +231,7 @@ class Intake:
     def _work(self, pieces: list[_Piece], size: int) -> None:
         done = False
         try:
-            for piece in pieces:
-                if self._stopped:
-                    return
-                self._keep(piece)
+            self._keep(pieces, lambda: self._stopped)
             done = True
         finally:
             self._stopped = self._stopped or not done

@@ -168,6 +168,23 @@ class S3ObjectStore:
                     self._write(path, stored, _OBJECT_HEADERS, "overwrite")
             return modified is None
 
+    def renew(self, content: ContentHash, kind: ObjectKind, size: int) -> bool:
+        """Make an object of this size as good as new; false if there is none. One that is there for long is written again.
+
+        Raises StorageFull, Unavailable.
+        """
+        path = content.object_path(kind)
+        with self._failures(f"object {content} cannot be renewed in {self._place}"), self._expiry(content, fcntl.LOCK_SH):
+            try:
+                found = obstore.head(self._store, path)
+                if found["size"] != size:
+                    return False
+                if found["last_modified"].timestamp() < self._clock() - REFRESH_SECONDS:
+                    self._write(path, obstore.get(self._store, path).bytes().to_bytes(), _OBJECT_HEADERS, "overwrite")
+            except FileNotFoundError:
+                return False
+        return True
+
     def contains(self, content: ContentHash, kind: ObjectKind) -> bool:
         """Whether the object is there. Raises Unavailable."""
         with self._failures(f"object {content} cannot be looked up in {self._place}"):

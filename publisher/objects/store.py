@@ -45,6 +45,12 @@ class ObjectStore(ObjectSource, Protocol):
         this returns. Raises StorageFull, Unavailable.
         """
 
+    def renew(self, content: ContentHash, kind: ObjectKind, size: int) -> bool:
+        """What `put` does for an object that is there, without its bytes; false if it is not there with this size as stored.
+
+        Raises StorageFull, Unavailable.
+        """
+
     def contains(self, content: ContentHash, kind: ObjectKind) -> bool:
         """Whether the object is there."""
 

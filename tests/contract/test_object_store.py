@@ -79,6 +79,16 @@ def test_delete_removes_and_may_be_repeated(store: ObjectStore) -> None:
     assert list(store.objects()) == []
 
 
+def test_only_what_is_there_with_its_size_is_renewed(store: ObjectStore) -> None:
+    content = ContentHash.of(b"known")
+    assert not store.renew(content, ObjectKind.DATA, 5)
+    store.put(content, ObjectKind.DATA, b"known")
+    assert store.renew(content, ObjectKind.DATA, 5)
+    assert not store.renew(content, ObjectKind.DATA, 4)
+    assert not store.renew(content, ObjectKind.CHUNK, 5)
+    assert store.get(content, ObjectKind.DATA) == b"known"
+
+
 def test_only_what_was_put_before_a_time_expires(store: ObjectStore) -> None:
     content = ContentHash.of(b"perhaps garbage")
     store.put(content, ObjectKind.DATA, b"perhaps garbage")

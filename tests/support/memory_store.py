@@ -47,6 +47,12 @@ class MemoryStore:
         self.puts.append((content, kind))
         return True
 
+    def renew(self, content: ContentHash, kind: ObjectKind, size: int) -> bool:
+        if len(self.contents.get((content, kind), b"")) != size or (content, kind) not in self.contents:
+            return False
+        self.modified[content, kind] = self.clock()
+        return True
+
     def contains(self, content: ContentHash, kind: ObjectKind) -> bool:
         return (content, kind) in self.contents
 

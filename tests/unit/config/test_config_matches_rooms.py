@@ -28,7 +28,8 @@ def test_layer_limits() -> None:
 def test_publishing() -> None:
     publish = CONFIG.publish
     assert publish.compressor == DEFAULT_COMPRESSOR
-    assert (publish.chunk, publish.in_flight) == (PipelineLimits().chunk_size, PipelineLimits().bytes_in_flight)
+    limits = PipelineLimits()
+    assert (publish.chunk, publish.in_flight, publish.known_files) == (limits.chunk_size, limits.bytes_in_flight, limits.known)
     patience = {name: value for name, value in values(RetryPolicy()).items() if name != "jitter"}
     assert patience == {name: getattr(publish, name) for name in patience}
 

@@ -112,6 +112,12 @@ def test_an_object_that_is_there_for_long_is_written_again_and_so_becomes_young(
     assert [method for method, *_ in server.asked] == ["PUT", "HEAD", "PUT"]
 
 
+def test_an_object_that_is_old_is_renewed_by_writing_what_is_there(tmp_path: Path) -> None:
+    with scripted(OK) as server:
+        assert store_at(server, tmp_path).renew(CONTENT, ObjectKind.DATA, 0)
+    assert [method for method, *_ in server.asked] == ["HEAD", "GET", "PUT"]
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
