@@ -165,6 +165,7 @@ def test_a_publisher_that_died_does_not_cut_short_the_time_of_the_revision_befor
     """Its root catalog is in the reference log, long before the revision that really came next."""
     repository, store = new_repository(tmp_path)
     last = publish_image(repository, "image")
+    clock_of(repository).now += 60
     with Transaction(repository) as transaction:
         transaction.put_symlink(b"a", b"b")
         transaction.tag("never")

@@ -311,6 +311,29 @@ def test_putting_and_expiring_exclude_each_other(tmp_path: Path) -> None:
     assert path.read_bytes() == b"object"
 
 
+def test_an_expiry_waits_for_a_put_that_has_found_the_object(tmp_path: Path) -> None:
+    store = LocalObjectStore(tmp_path / "storage")
+    content = ContentHash.of(b"object")
+    store.put(content, ObjectKind.DATA, b"object")
+    path = tmp_path / "storage" / content.object_path(ObjectKind.DATA)
+    os.utime(path, (0, 0))
+    answers = []
+    before = time.time() - 2 * REFRESH_SECONDS
+    expiring = threading.Thread(target=lambda: answers.append(store.expire(content, ObjectKind.DATA, before)))
+    putting = os.open(tmp_path / "storage" / "data", os.O_RDONLY)
+    fcntl.flock(putting, fcntl.LOCK_SH)
+    assert not store.put(content, ObjectKind.DATA, b"object"), "several may put at the same time"
+    os.utime(path, (0, 0))
+    expiring.start()
+    expiring.join(0.1)
+    assert expiring.is_alive()
+    os.utime(path)
+    os.close(putting)
+    expiring.join(10)
+    assert answers == [False]
+    assert path.exists()
+
+
 def test_what_put_has_found_is_never_expired(tmp_path: Path) -> None:
     """Both as fast as they can."""
     store = LocalObjectStore(tmp_path / "storage")
