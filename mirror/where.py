@@ -22,7 +22,6 @@ EXIT_NEVER = 4
 EXIT_UNKNOWN = 5
 
 _POLL_SECONDS = 0.5
-_GIVEN_UP = frozenset({State.REFUSED, State.EXPIRED})
 
 
 @click.command()
@@ -60,7 +59,7 @@ def where(reference: str, server: str, wait: bool, timeout: float, as_json: bool
     else:
         click.echo(_describe(image))
     if image["path"] is None:
-        sys.exit(EXIT_NEVER if state in _GIVEN_UP or state is State.FAILED else EXIT_NOT_YET)
+        sys.exit(EXIT_NEVER if state.is_final or state is State.FAILED else EXIT_NOT_YET)
 
 
 async def _ask(server: str, reference: str, patience: float) -> dict[str, Any]:
@@ -95,7 +94,7 @@ async def _ask(server: str, reference: str, patience: float) -> dict[str, Any]:
 def _is_final(image: dict[str, Any]) -> bool:
     """Whether nothing more happens unless the image is pulled again."""
     state = State(image["state"])
-    return image["path"] is not None or state in _GIVEN_UP or (state is State.FAILED and image["next_try"] is None)
+    return image["path"] is not None or state.is_final or (state is State.FAILED and image["next_try"] is None)
 
 
 async def _fetch(session: aiohttp.ClientSession, server: str, reference: str) -> dict[str, Any]:

@@ -46,8 +46,6 @@ class ManifestAnswer:
     media_type: str
     digest: Digest
     result: CacheResult
-    stale_reason: str | None = None
-    """Why the upstream could not be asked, if the answer is stale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +102,6 @@ class ManifestFetcher:
         if reference.digest is not None:
             return await self._by_digest(client, name, reference.digest)
         return await self._by_tag(client, name, str(reference))
-
-    def forget(self, name: RepositoryName, digest: Digest) -> None:
-        """Drop what is in memory of a manifest that was removed from the store or from a repository."""
-        self._contents.pop(digest, None)
-        self._served.pop((name, digest), None)
 
     async def close(self) -> None:
         """Give up what is under way."""
@@ -178,7 +171,7 @@ class ManifestFetcher:
         content = await self._local(name, record.digest)
         if content is None:
             raise error
-        return ManifestAnswer(content.raw, content.media_type, record.digest, CacheResult.STALE, str(error))
+        return ManifestAnswer(content.raw, content.media_type, record.digest, CacheResult.STALE)
 
     # What is here
 

@@ -16,8 +16,9 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from mirror.errors import InvalidInput, NotFound
-from mirror.jobs.model import ImageStatus
+from mirror.jobs.model import ImageStatus, State
 from mirror.jobs.repositories import RepositoryFacts
+from mirror.oci.digest import Digest
 from mirror.oci.reference import ImageReference
 from mirror.proxy.client_settings import client_settings
 from mirror.proxy.exchange import current_exchange
@@ -34,6 +35,9 @@ class ImageStates(Protocol):
 
     async def status(self, image: ImageReference) -> ImageStatus | None:
         """The state of one name, or None if it was never pulled."""
+
+    async def times(self, manifest: Digest) -> dict[State, float]:
+        """When the image last came into each state that it has been in."""
 
 
 class RepositoryList(Protocol):
@@ -87,7 +91,7 @@ class StatusApi:
         status = await self._images.status(image)
         if status is None:
             raise NotFound(f"{image} was not pulled through this mirror yet; pull it once, and it is unpacked in the background")
-        return web.json_response(_image_document(status), headers=NO_STORE)
+        return web.json_response(_image_document(status, await self._images.times(status.manifest)), headers=NO_STORE)
 
     async def repositories(self, request: web.Request) -> web.Response:
         """All CVMFS repositories with their revision and what a client needs to mount them."""
@@ -141,7 +145,8 @@ def _repository_document(record: RepositoryFacts, url: str) -> dict[str, Any]:
     }
 
 
-def _image_document(status: ImageStatus) -> dict[str, Any]:
+def _image_document(status: ImageStatus, times: dict[State, float]) -> dict[str, Any]:
+    """All times are Unix seconds; `times` has when the image last came into each state."""
     publication = status.publication
     return {
         "image": str(status.image),
@@ -157,4 +162,5 @@ def _image_document(status: ImageStatus) -> dict[str, Any]:
         "requested": status.requested,
         "updated": status.updated,
         "published": status.published,
+        "times": {state.value: time for state, time in times.items()},
     }

@@ -2,7 +2,7 @@
 
 Several processes may have the same part open. The one that holds the lock appends; the others read it as it grows, and whoever
 gets the lock next (because the holder finished or died) looks whether the file is still the current one and goes on from its end.
-Reading (`read_at`, or `fileno()` with an explicit offset) never moves a shared position, so any number of readers can share
+Reading from `fileno()` with an explicit offset never moves a shared position, so any number of readers can share
 one descriptor, and a descriptor stays readable after the file was committed or discarded.
 """
 
@@ -136,13 +136,6 @@ class PartFile:
     def is_right(self) -> bool:
         """Whether the content has the digest that it is filed under."""
         return self.is_hashed and self._hasher.hexdigest() == self.digest.hex
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """At most `length` bytes from `offset`. Raises Unavailable."""
-        try:
-            return os.pread(self._descriptor, length, offset)
-        except OSError as error:
-            raise storage_error(error, f"read {self.path}") from error
 
     def fileno(self) -> int:
         """The descriptor, for sendfile with explicit offsets; never seek it."""

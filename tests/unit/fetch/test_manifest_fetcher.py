@@ -164,8 +164,6 @@ async def test_an_outage_is_answered_with_the_last_known(mirror: Mirror, status:
     again = await mirror.fetcher.get(mirror.client, NAME, TAG)
 
     assert (answer.raw, answer.result, again.result) == (OLD, CacheResult.STALE, CacheResult.STALE)
-    assert answer.stale_reason is not None
-    assert "hub.test" in answer.stale_reason
     assert len(mirror.hub.seen) == asked
     mirror.hub.faults.status = None
     mirror.now += 6

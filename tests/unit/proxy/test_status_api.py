@@ -54,6 +54,8 @@ async def test_where_an_image_is(published: MirrorServer, reference: str) -> Non
     assert answer.headers["Cache-Control"] == "no-store"
     assert (document["state"], document["path"], document["fqrn"], document["revision"]) == ("published", PATH, FQRN, 7)
     assert (document["image"], document["manifest"], document["reason"]) == (str(IMAGE), str(DIGEST), None)
+    assert document["times"].keys() == {"queued", "fetching", "published"}
+    assert document["times"]["published"] == document["published"] >= document["times"]["queued"]
 
 
 @pytest.mark.parametrize(
