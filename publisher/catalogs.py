@@ -29,7 +29,7 @@ from publisher.objects.store import ObjectStore
 _UNWRITTEN = ContentHash(bytes(HASH_SIZE))
 """Stands for a nested catalog that is written when the transaction commits."""
 _PUTS = 8
-"""Catalogs that are on their way into the store at the same time: a distant store takes long for each."""
+"""Catalogs that are packed, or on their way into the store, at the same time: a distant store takes long for each."""
 
 
 class OpenCatalogs:
@@ -60,7 +60,7 @@ class OpenCatalogs:
             self._memory.keep(editor)
         self._editors.clear()
 
-    def replace_root(self, root: ContentHash, size: int, previous: ContentHash) -> None:
+    def replace_root(self, root: ContentHash, size: int | None, previous: ContentHash) -> None:
         """Go on with the tree of another revision; its root catalog follows `previous`. Nothing else may be changed yet.
 
         It is read from the storage, never from memory: an old revision whose root is there is complete, for collectors delete
@@ -207,20 +207,23 @@ class OpenCatalogs:
         """
         for editor in list(self._editors.values()):
             self._split_overgrown(editor, growth)
+        levels: dict[int, list[CatalogEditor]] = {}
+        for path, editor in self._editors.items():
+            levels.setdefault(path.count(b"/"), []).append(editor)
         with ThreadPoolExecutor(_PUTS) as pool:
             puts = []
-            for path in sorted(self._editors, key=len, reverse=True):
-                editor = self._editors[path]
-                if path and editor.changed:
-                    content, stored = editor.pack(self._stamp)
+            for level in sorted(levels, reverse=True):
+                changed = [editor for editor in levels[level] if editor.changed or not editor.path]
+                packed = pool.map(lambda editor: editor.pack(self._stamp, None if editor.path else ttl), changed)
+                for editor, (content, stored) in zip(changed, packed, strict=True):
                     puts.append(pool.submit(self._store.put, content, ObjectKind.CATALOG, stored))
-                    self._parent_of(path).update_nested(editor, NestedReference(path, content, editor.size))
-            root = self._editors[ROOT]
-            content, stored = root.pack(self._stamp, ttl)
-            puts.append(pool.submit(self._store.put, content, ObjectKind.CATALOG, stored))
+                    if editor.path:
+                        reference = NestedReference(editor.path, content, editor.size)
+                        self._parent_of(editor.path).update_nested(editor, reference)
         for put in puts:
             put.result()
-        return content, root.size
+        root = self._editors[ROOT]
+        return root.content or _UNWRITTEN, root.size
 
     def _parent_of(self, path: bytes) -> CatalogEditor:
         """The open catalog in which a nested catalog's mountpoint is."""

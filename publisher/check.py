@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from mirror.errors import MirrorError
-from publisher.cvmfs.catalog import NestedReference
-from publisher.cvmfs.consistency import CatalogInspection, WantedObject, differing
+from publisher.cvmfs.catalog import Catalog, NestedReference
+from publisher.cvmfs.consistency import CatalogInspection, Findings, WantedObject, differing
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.history import History
 from publisher.cvmfs.path import ROOT, show
@@ -20,13 +20,20 @@ from publisher.cvmfs.reader import RepositoryReader
 from publisher.cvmfs.reflog import ReferenceType
 from publisher.cvmfs.row import Row
 from publisher.cvmfs.snapshot import Snapshot
-from publisher.cvmfs.statistics import Counters
+from publisher.cvmfs.statistics import Counters, Statistics
 
 Contains = Callable[[ContentHash, ObjectKind], bool]
 
 _RESTORE = "restore the object from a replica or a backup, or publish the path again"
 _REWRITE = "publish the directory again, or go back to an earlier revision"
 _BATCH = 1024
+
+OnProgress = Callable[[int, int], None]
+"""Told how many catalogs and objects were looked at so far."""
+
+
+def _ignore(catalogs: int, objects: int) -> None:
+    """For callers that show nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,15 @@ class Problem:
         return f"{show(self.path)}: {self.what}{f' [{self.item}]' if self.item else ''}; {self.mend}"
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was looked at, and what is wrong with it."""
+
+    problems: list[Problem]
+    catalogs: int
+    objects: int
+
+
 def check(
     reader: RepositoryReader,
     *,
@@ -52,20 +68,48 @@ def check(
     reflog_checksum: ContentHash | None = None,
     workers: int = 4,
 ) -> list[Problem]:
+    """The problems that `examine` finds."""
+    return examine(reader, contains=contains, data=data, reflog_checksum=reflog_checksum, workers=workers).problems
+
+
+def examine(
+    reader: RepositoryReader,
+    *,
+    contains: Contains | None = None,
+    data: bool = False,
+    reflog_checksum: ContentHash | None = None,
+    workers: int = 4,
+    progress: OnProgress = _ignore,
+) -> Examined:
     """Look at everything that the current revision and the named snapshots reach; the problems found, none if all is well.
 
     contains: how to ask for an object's presence; without it only catalogs are fetched. data: fetch every object and compare its
     content with its hash and sizes. reflog_checksum: where the manifest's is known to be old (after a collection, on a replica).
-    What cannot be fetched counts as a problem, too.
+    What cannot be fetched counts as a problem, too. workers: catalogs and objects looked at at the same time.
     """
-    checker = _Checker(reader, contains, data, workers)
+    checker = _Checker(reader, contains, data, workers, progress)
     checker.repository(reflog_checksum)
-    return checker.problems
+    return Examined(checker.problems, checker.catalogs, checker.objects)
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """A catalog that was looked at."""
+
+    reference: NestedReference
+    findings: Findings | None
+    statistics: Statistics
+    problem: Problem | None = None
 
 
 class _Checker:
-    def __init__(self, reader: RepositoryReader, contains: Contains | None, data: bool, workers: int) -> None:
+    def __init__(
+        self, reader: RepositoryReader, contains: Contains | None, data: bool, workers: int, progress: OnProgress
+    ) -> None:
         self.problems: list[Problem] = []
+        self.catalogs = 0
+        self.objects = 0
+        self._progress = progress
         self._reader = reader
         self._contains = contains
         self._data = data
@@ -140,29 +184,52 @@ class _Checker:
             self._report(ROOT, f"no named snapshot is on the branch '{branch}'", mend)
 
     def _snapshot(self, snapshot: Snapshot) -> None:
-        """Catalogs bottom-up, for the subtree counters, without recursion."""
-        visits: list[tuple[NestedReference, Counters, list[NestedReference]]] = []
+        """Catalogs side by side, parents before children; then their subtree counters, bottom-up."""
+        visits: list[_Visit] = []
         pending: list[tuple[NestedReference, Row | None]] = [(NestedReference(ROOT, snapshot.root_hash, 0), None)]
-        while pending:
-            reference, mountpoint = pending.pop()
-            if (reference.path, reference.content) in self._catalogs:
-                continue
-            try:
-                catalog = snapshot.nested(reference) if reference.path else snapshot.root
-                findings = CatalogInspection(catalog, mountpoint).run()
-                statistics = catalog.statistics
-                self._catalogs[reference.path, reference.content] = statistics.total
-            except MirrorError as error:
-                item = reference.content.object_path(ObjectKind.CATALOG)
-                self._report(reference.path, str(error), _RESTORE, item)
-                continue
-            item = reference.content.object_path(ObjectKind.CATALOG)
-            self.problems += [Problem(path, text, _REWRITE, item) for path, text in findings.complaints]
-            self._objects(findings.objects)
-            visits.append((reference, statistics.subtree, [nested for nested, _ in findings.nested]))
-            pending += findings.nested
-        for reference, stated, nested in visits:
-            self._subtree_counters(reference, stated, nested)
+        with ThreadPoolExecutor(self._workers) as pool:
+            while pending:
+                batch: dict[tuple[bytes, ContentHash], tuple[NestedReference, Row | None]] = {}
+                while pending and len(batch) < self._workers:
+                    reference, mountpoint = pending.pop()
+                    if (reference.path, reference.content) not in self._catalogs:
+                        batch[reference.path, reference.content] = reference, mountpoint
+                for visit in pool.map(lambda work: self._visit(snapshot, *work), batch.values()):
+                    pending += self._take(visit)
+                    visits.append(visit)
+        for visit in reversed(visits):
+            if visit.findings is not None:
+                nested = [below for below, _ in visit.findings.nested]
+                self._subtree_counters(visit.reference, visit.statistics.subtree, nested)
+
+    def _visit(self, snapshot: Snapshot, reference: NestedReference, mountpoint: Row | None) -> _Visit:
+        """Fetch a catalog and look at it; in a thread of its own."""
+        try:
+            if reference.path:
+                content = self._reader.objects.metadata(reference.content, ObjectKind.CATALOG, reference.size)
+                catalog = Catalog(content, reference.path)
+            else:
+                catalog = snapshot.root
+            return _Visit(reference, CatalogInspection(catalog, mountpoint).run(), catalog.statistics)
+        except MirrorError as error:
+            problem = Problem(reference.path, str(error), _RESTORE, reference.content.object_path(ObjectKind.CATALOG))
+            return _Visit(reference, None, Statistics(Counters(), Counters()), problem)
+
+    def _take(self, visit: _Visit) -> list[tuple[NestedReference, Row | None]]:
+        """Note what was found in a catalog, and return the ones below it."""
+        reference = visit.reference
+        if visit.problem is not None:
+            self.problems.append(visit.problem)
+        if visit.findings is None:
+            return []
+        self._catalogs[reference.path, reference.content] = visit.statistics.total
+        item = reference.content.object_path(ObjectKind.CATALOG)
+        self.problems += [Problem(path, text, _REWRITE, item) for path, text in visit.findings.complaints]
+        self.catalogs += 1
+        self._progress(self.catalogs, self.objects)
+        self._objects(visit.findings.objects)
+        visit.findings.objects.clear()
+        return list(visit.findings.nested)
 
     def _subtree_counters(self, reference: NestedReference, stated: Counters, nested: list[NestedReference]) -> None:
         counted = Counters()
@@ -187,6 +254,8 @@ class _Checker:
         with ThreadPoolExecutor(self._workers) as pool:
             while batch := list(islice(remaining, _BATCH)):
                 self.problems += [problem for problem in pool.map(self._object, batch) if problem]
+                self.objects += len(batch)
+                self._progress(self.catalogs, self.objects)
 
     def _object(self, wanted: WantedObject) -> Problem | None:
         where = wanted.content.object_path(wanted.kind)

@@ -15,6 +15,17 @@ from mirror.config.models import Config
 from mirror.config.options import data_option, file_option, log_level_option, upstream_option
 from mirror.errors import InvalidInput, MirrorError
 from mirror.logs import LogOptions, Logs
+from publisher.commands.cat import cat
+from publisher.commands.check import check_repository
+from publisher.commands.export_keys import export_keys
+from publisher.commands.info import info
+from publisher.commands.ingest import ingest
+from publisher.commands.ls import ls
+from publisher.commands.mkfs import mkfs
+from publisher.commands.resign import resign
+from publisher.commands.rollback import rollback
+from publisher.commands.tag import tag
+from publisher.commands.take_over import import_repository
 from publisher.run import run
 
 EXIT_CANNOT_START = 1
@@ -24,7 +35,11 @@ EXIT_BAD_SETTINGS = 2
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("debark"), prog_name="debark-publisher")
 def main() -> None:
-    """Publishes pulled images in CVMFS repositories."""
+    """Publishes pulled images in CVMFS repositories, and keeps such repositories."""
+
+
+for _verb in (mkfs, ingest, tag, rollback, check_repository, resign, info, ls, cat, export_keys, import_repository):
+    main.add_command(_verb)
 
 
 @main.command(name="run")

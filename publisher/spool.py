@@ -67,6 +67,11 @@ class Spool:
         with self._locked(_COLLECTOR_LOCK, 0, "collects the garbage of"):
             yield
 
+    @property
+    def is_set_up(self) -> bool:
+        """Whether it belongs to a repository: whether it has settings."""
+        return (self.directory / _SETTINGS).exists()
+
     def settings(self) -> RepositorySettings:
         """The settings of the repository's creation. Raises NotFound, RepositoryDamaged."""
         path = self.directory / _SETTINGS
@@ -101,6 +106,11 @@ class Spool:
         elif intended:
             (self.directory / _INTENDED).unlink()
         return current
+
+    def adopt_reflog(self, checksum: ContentHash) -> None:
+        """Take over a reference log that somebody else wrote."""
+        self.intend_reflog(checksum)
+        self.settle_reflog()
 
     def intend_reflog(self, checksum: ContentHash) -> None:
         """Announce a reference log that is about to be written; until `settle_reflog` the old and the new one are accepted."""

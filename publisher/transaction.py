@@ -192,10 +192,10 @@ class Transaction:
         self._catalogs.take_away(path)
         return True
 
-    def go_back(self, root: ContentHash, size: int) -> None:
+    def go_back(self, root: ContentHash, size: int | None) -> None:
         """Base the tree on that of an earlier revision of this repository; before any other change.
 
-        root, size: hash and uncompressed bytes of its root catalog. Raises PublishError if it is no longer there.
+        root: hash of its root catalog; size: the catalog's uncompressed bytes, if known. Raises PublishError if it is gone.
         """
         try:
             self._catalogs.replace_root(root, size, self._base.root)
