@@ -2,7 +2,7 @@
 
 `python -m tests.bench.collect --objects 100000 1000000` collects one repository of each size, in a process of its own each, and
 prints one JSON line with seconds, rows marked a second, and the peak of memory over what the process had before. If the cost is
-linear, the last line's ratios are near 1: cost for each object in the largest repository against the smallest.
+linear, the last line's ratios are near 1: CPU time for each object in the largest repository against the smallest.
 
 The objects are empty files under random names (their content is never read); nine of ten are named by catalogs of 5,000 files in
 nested catalogs, two revisions share most of these. What the file system takes for a listing is measured apart: `list` is a mere
@@ -89,9 +89,11 @@ def measure(place: Path) -> dict[str, float]:
     before = _memory("VmRSS")
     repository = Repository.open(FQRN, LocalObjectStore(place / "storage"), keys=place / "keys", spool=place / "spool")
     marks: dict[CollectionStep, float] = {}
+    cpu: dict[CollectionStep, float] = {}
 
     def on_progress(progress: Progress) -> None:
         marks.setdefault(progress.step, time.perf_counter())
+        cpu.setdefault(progress.step, time.process_time())
 
     began = time.perf_counter()
     result = collect(repository, CollectionPolicy(), now=time.time() + 7 * _DAY, progress=on_progress)
@@ -105,6 +107,8 @@ def measure(place: Path) -> dict[str, float]:
         "deleted": result.deleted.objects,
         "seconds": round(ended - began, 2),
         "mark_seconds": round(marking, 2),
+        "mark_cpu": round(cpu[CollectionStep.LIST] - cpu[CollectionStep.MARK], 3),
+        "list_cpu": round(cpu[CollectionStep.WARN] - cpu[CollectionStep.LIST], 3),
         "rows_per_second": round(result.rows / marking),
         "list_seconds": round(marks[CollectionStep.WARN] - marks[CollectionStep.LIST], 2),
         "bare_list_seconds": round(listing, 2),
