@@ -1,0 +1,119 @@
+"""Replication on loopback, next to a plain client that reads the same files as fast as it can and keeps none of them.
+
+`python -m tests.bench.replicate --url URL --fqrn NAME --key FILE --storage DIR --out DIR [--rounds 3]` prints one JSON line:
+median seconds and CPU seconds of both, and the ratio of their rates. The URL is of a web server (nginx, say) that serves the
+storage directory; both are asked of it in turns, with as many connections, so that what else the machine does falls on both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from multiprocessing import get_context
+from pathlib import Path
+
+import aiohttp
+from yarl import URL
+
+from publisher.keys import load_public_key
+from publisher.objects.http_client import HttpLimits
+from publisher.objects.local import LocalObjectStore
+from publisher.replicate.model import ReplicationLimits
+from publisher.replicate.replica import replicate
+
+_CONNECTIONS = 64
+
+Measured = dict[str, float]
+
+
+async def _read_all(url: str, storage: Path) -> int:
+    """The plain client: every object once, hashed by nobody, stored nowhere."""
+    names = iter([str(path.relative_to(storage)) for path in (storage / "data").rglob("*") if path.is_file()])
+    read = 0
+
+    async def reader(session: aiohttp.ClientSession) -> None:
+        nonlocal read
+        for name in names:
+            async with session.get(URL(f"{url}/{name}", encoded=True)) as response:
+                while await response.content.readany():
+                    pass
+                read += 1
+
+    connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as session:
+        await asyncio.gather(*[reader(session) for _ in range(_CONNECTIONS)])
+    return read
+
+
+async def _replicate(url: str, fqrn: str, key: Path, out: Path) -> int:
+    limits = ReplicationLimits(http=HttpLimits(connections=_CONNECTIONS))
+    store = LocalObjectStore(out / "storage")
+    result = await replicate(url, fqrn, load_public_key(key.read_bytes()), store, out / "spool", limits=limits)
+    return result.progress.objects + result.progress.catalogs
+
+
+def _measured(work: Callable[[], Awaitable[int]]) -> Measured:
+    """Run it in this process."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+
+    async def run() -> int:
+        return await work()
+
+    objects = asyncio.run(run())
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = time.perf_counter() - began
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"objects": objects, "seconds": seconds, "cpu": cpu, "rate": objects / seconds, "memory_mb": after.ru_maxrss / 1024}
+
+
+def _plain(url: str, storage: Path) -> Measured:
+    return _measured(lambda: _read_all(url, storage))
+
+
+def _ours(url: str, fqrn: str, key: Path, out: Path) -> Measured:
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (the log is not measured)
+    return _measured(lambda: _replicate(url, fqrn, key, out))
+
+
+def _median(measured: list[Measured]) -> Measured:
+    return {name: round(statistics.median(one[name] for one in measured), 3) for name in measured[0]}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--url", required=True)
+    arguments.add_argument("--fqrn", required=True)
+    arguments.add_argument("--key", type=Path, required=True)
+    arguments.add_argument("--storage", type=Path, required=True)
+    arguments.add_argument("--out", type=Path, required=True, help="a directory for replicas, which are deleted again")
+    arguments.add_argument("--rounds", type=int, default=3)
+    given = arguments.parse_args()
+    plain: list[Measured] = []
+    ours: list[Measured] = []
+    for number in range(given.rounds):
+        with get_context("spawn").Pool(1) as process:
+            plain.append(process.apply(_plain, (given.url, given.storage)))
+        out = given.out / str(number)
+        out.mkdir(parents=True)
+        with get_context("spawn").Pool(1) as process:
+            ours.append(process.apply(_ours, (given.url, given.fqrn, given.key, out)))
+        shutil.rmtree(out)
+    result = {
+        "ratio": round(statistics.median(two["rate"] / one["rate"] for one, two in zip(plain, ours, strict=True)), 3),
+        "plain": _median(plain),
+        "ours": _median(ours),
+        "load": os.getloadavg()[0],
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
