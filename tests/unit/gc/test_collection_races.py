@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -18,7 +20,9 @@ from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.errors import Conflict, RepositoryDamaged
 from publisher.gc.collect import collect
 from publisher.gc.policy import CollectionPolicy, CollectionStep, Progress
+from publisher.images.place import PreparedImage, UnpackedLayer, place_images
 from publisher.objects.local import LocalObjectStore
+from publisher.objects.pipeline import Pipeline
 from publisher.objects.store import REFRESH_SECONDS, StoredObject
 from publisher.repository import NewRoot, Repository, Revision
 from publisher.transaction import Transaction
@@ -227,6 +231,17 @@ def test_content_that_waited_too_long_is_not_relied_on(repository: Repository, s
         transaction.rely_on(put_at + REFRESH_SECONDS + 120)
     with pytest.raises(RepositoryDamaged):
         repository.objects.stored(next(entry.content for _, entry in tree.walk() if entry.content), ObjectKind.DATA)
+
+
+def test_an_image_that_waited_too_long_is_not_placed(repository: Repository, store: WatchedStore, old: Revision) -> None:
+    """Whatever its layers hold: nothing of it is looked at before."""
+    collect_later(repository, DAY + 60)
+    layer = cast("UnpackedLayer", SimpleNamespace(safe_since=repository.clock()))
+    prepared = cast("PreparedImage", SimpleNamespace(layers=(layer,)))
+    with Transaction(repository) as transaction:
+        with pytest.raises(Conflict, match="collected"):
+            place_images(transaction, cast("Pipeline", None), [prepared], 0.0)
+        assert not transaction.changed
 
 
 def test_content_is_safe_whenever_it_may_be_relied_on(repository: Repository, store: WatchedStore, old: Revision) -> None:
