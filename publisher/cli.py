@@ -18,10 +18,12 @@ from mirror.logs import LogOptions, Logs
 from publisher.commands.cat import cat
 from publisher.commands.check import check_repository
 from publisher.commands.export_keys import export_keys
+from publisher.commands.gc import gc
 from publisher.commands.info import info
 from publisher.commands.ingest import ingest
 from publisher.commands.ls import ls
 from publisher.commands.mkfs import mkfs
+from publisher.commands.replicate import replicate_repository
 from publisher.commands.resign import resign
 from publisher.commands.rollback import rollback
 from publisher.commands.tag import tag
@@ -38,7 +40,9 @@ def main() -> None:
     """Publishes pulled images in CVMFS repositories, and keeps such repositories."""
 
 
-for _verb in (mkfs, ingest, tag, rollback, check_repository, resign, info, ls, cat, export_keys, import_repository):
+for _verb in (mkfs, ingest, tag, rollback, gc, check_repository, resign, info, ls, cat, export_keys):
+    main.add_command(_verb)
+for _verb in (import_repository, replicate_repository):
     main.add_command(_verb)
 
 

@@ -46,10 +46,10 @@ def change_tags(
                 raise NotFound(f"there is no named snapshot '{name}' in {repository.fqrn}")
         given = [_tag(repository, base, new) for new in add]
         for tag in given:
-            if tag.name in _KEPT_BY_TOOLS or (tag.name in known and not move):
-                raise Conflict(
-                    f"the name '{tag.name}' is taken, by revision {known[tag.name].revision if tag.name in known else 0}"
-                )
+            if tag.name in _KEPT_BY_TOOLS:
+                raise InvalidInput(f"'{tag.name}' is kept for the newest revisions; choose another name")
+            if tag.name in known and not move:
+                raise Conflict(f"'{tag.name}' names revision {known[tag.name].revision} already; remove the name, or move it")
             history.put(tag)
         tags = history.tags()
         if tags != known:
