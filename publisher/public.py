@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mirror.errors import Denied, InvalidInput, NotFound
 from mirror.fetch.blobs import BlobFetcher
+from mirror.fetch.reader import BlobReader
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Descriptor, ImageManifest, declared_media_type, parse_manifest
 from mirror.oci.reference import Reference, RepositoryName
@@ -76,8 +77,12 @@ class PublicContent:
 
         Raises Denied, NotFound, Unavailable, StorageFull, IntegrityError.
         """
-        with self._fetcher.fetch(self._client(name), name.repository, blob.digest, blob.size) as reader:
+        with self.open(name, blob) as reader:
             return await reader.stored()
+
+    def open(self, name: RepositoryName, blob: Descriptor) -> BlobReader:
+        """A reader of a blob, from the mirror's store or while it arrives there; to be closed. Raises NotFound, Unavailable."""
+        return self._fetcher.fetch(self._client(name), name.repository, blob.digest, blob.size)
 
     async def small_blob(self, name: RepositoryName, blob: Descriptor, limit: int) -> bytes:
         """Content of a blob of at most `limit` bytes. Raises what `blob` raises, and InvalidInput if it is larger."""

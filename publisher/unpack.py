@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from threading import Event
 from time import monotonic
-from typing import BinaryIO, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import structlog
 from cachetools import LRUCache
 
-from mirror.errors import InvalidInput, Unavailable
+from mirror.errors import InvalidInput
 from mirror.jobs.model import Job, State
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Descriptor, ImageConfig, ImageManifest, parse_config
 from mirror.oci.reference import RepositoryName
 from mirror.upstream.flight import SingleFlight
+from publisher.arriving import ArrivingBlob
 from publisher.cvmfs.entry import Directory
 from publisher.cvmfs.reader import RepositoryReader
 from publisher.images import layout, metadata
@@ -49,6 +52,8 @@ class UnpackLimits:
     """Bounds of unpacking."""
 
     layer: LayerLimits
+    images: int = 4
+    """Worked on at the same time; of each, one layer is unpacked at a time."""
     remembered_entries: int = 300_000
     """Of layer trees kept in memory, about half a kilobyte each: images that come together share their lower layers."""
 
@@ -63,10 +68,13 @@ class Unpacker:
         self._known: LRUCache[Digest, UnpackedLayer] = LRUCache(limits.remembered_entries, getsizeof=_weight)
         self._flights: SingleFlight[Digest, UnpackedLayer] = SingleFlight()
         self._stopping = Event()
+        # Of our own: a thread here may wait for a hub for minutes, and those of the event loop resolve that hub's name.
+        self._threads = ThreadPoolExecutor(limits.images, thread_name_prefix="layers")
 
     async def prepare(self, job: Job, public: PublicManifest, on_state: OnState) -> PreparedImage:
-        """Everything that a transaction needs to publish the image. on_state: told when unpacking begins.
+        """Everything that a transaction needs to publish the image.
 
+        on_state: told when everything has arrived that is to be unpacked, which is done on the way as far as it goes.
         Raises Denied if a part of it is not public; InvalidInput, UnsafeLayer, BrokenLayer, IntegrityError for what can never be
         published; NotFound, Unavailable, StorageFull for what may be published later.
         """
@@ -80,27 +88,38 @@ class Unpacker:
         image = PreparedImage(job.manifest, public.raw, manifest, tuple(request.image for request in job.requests))
         if await asyncio.to_thread(_is_complete, view.reader, manifest):
             return image
-        await self._fetch_lacking(name, manifest.layers, view.reader)
-        await on_state(State.INGESTING)
-        layers: list[UnpackedLayer] = []
-        for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
-            layers.append(await self._layer(name, descriptor, diff_id, tuple(layers), view))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._fetch_lacking(name, manifest.layers, view.reader, on_state))
+                layers = await self._layers(name, manifest, config, view)
+        except ExceptionGroup as failures:
+            raise _first(failures) from failures
         return replace(image, layers=tuple(layers), flat=await asyncio.to_thread(self._flat, layers, config))
 
     async def close(self) -> None:
         """Give up layers that are being unpacked, and return when no thread works on one any more."""
         self._stopping.set()
         await self._flights.close()
+        self._threads.shutdown()
 
-    async def _fetch_lacking(self, name: RepositoryName, layers: Sequence[Descriptor], reader: RepositoryReader) -> None:
-        """Bring the blobs that are to be unpacked into the mirror's store, all at the same time."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for descriptor in dict.fromkeys(layers):
-                    if descriptor.digest not in self._known and not await _holds(reader, descriptor.digest):
-                        group.create_task(self._content.blob(name, descriptor))
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from failures
+    async def _fetch_lacking(
+        self, name: RepositoryName, layers: Sequence[Descriptor], reader: RepositoryReader, on_state: OnState
+    ) -> None:
+        """Bring the blobs that are to be unpacked into the mirror's store, all at the same time; then say so."""
+        async with asyncio.TaskGroup() as group:
+            for descriptor in dict.fromkeys(layers):
+                if descriptor.digest not in self._known and not await _holds(reader, descriptor.digest):
+                    group.create_task(self._content.blob(name, descriptor))
+        await on_state(State.INGESTING)
+
+    async def _layers(
+        self, name: RepositoryName, manifest: ImageManifest, config: ImageConfig, view: _View
+    ) -> list[UnpackedLayer]:
+        """The layers one after the other, lowest first, each while it arrives."""
+        layers: list[UnpackedLayer] = []
+        for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
+            layers.append(await self._layer(name, descriptor, diff_id, tuple(layers), view))
+        return layers
 
     async def _layer(
         self, name: RepositoryName, layer: Descriptor, diff_id: Digest, below: Sequence[UnpackedLayer], view: _View
@@ -122,8 +141,10 @@ class Unpacker:
         else:
             started = monotonic()
             since = min([self._stratum0.repository.clock(), *(lower.safe_since for lower in below)])
-            path = await self._content.blob(name, layer)
-            result = await _to_its_end(self._ingest, path, diff_id, below)
+            with self._content.open(name, layer) as blob:
+                await blob.started()
+                async with aclosing(blob.spans()) as spans:
+                    result = await self._in_thread(self._ingest, ArrivingBlob(spans, self._stopping), diff_id, below)
             log.info(
                 "layer_ingested",
                 fqrn=self._stratum0.fqrn,
@@ -137,11 +158,20 @@ class Unpacker:
             self._known[layer.digest] = unpacked
         return unpacked
 
-    def _ingest(self, path: Path, diff_id: Digest, below: Sequence[UnpackedLayer]) -> LayerResult:
+    async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The function's result. Cancellation waits for its end: it uses what is closed next."""
+        call = partial(copy_context().run, function, *args, **kwargs)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            work.exception()  # asked for, so that nobody reports it as forgotten
+            raise
+
+    def _ingest(self, blob: ArrivingBlob, diff_id: Digest, below: Sequence[UnpackedLayer]) -> LayerResult:
         lower = (lambda: merge([layer.tree for layer in below])) if below else None
-        with path.open("rb") as blob:
-            source = _Stoppable(blob, self._stopping)
-            return ingest_layer(source, diff_id, self._stratum0.pipeline, self._limits.layer, lower=lower)
+        return ingest_layer(blob, diff_id, self._stratum0.pipeline, self._limits.layer, lower=lower)
 
     def _flat(self, layers: Sequence[UnpackedLayer], config: ImageConfig) -> Directory:
         flat = merge([layer.tree for layer in layers])
@@ -158,29 +188,10 @@ class _View:
     reader: RepositoryReader
 
 
-class _Stoppable:
-    """A blob that ends with an error once nobody wants it any more: however large a layer is, it is given up within a moment."""
-
-    def __init__(self, blob: BinaryIO, stopping: Event) -> None:
-        self._blob = blob
-        self._stopping = stopping
-
-    def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; empty at the end. Raises Unavailable when the publisher stops."""
-        if self._stopping.is_set():
-            raise Unavailable("the publisher is stopping; the layer is unpacked when it runs again")
-        return self._blob.read(size)
-
-
-async def _to_its_end(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """The function's result, from a thread. Cancellation waits for its end: it uses what is closed next."""
-    work = asyncio.create_task(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        work.exception()  # asked for, so that nobody reports it as forgotten
-        raise
+def _first(failures: ExceptionGroup[Exception]) -> Exception:
+    """One failure of several that came together."""
+    failure = failures.exceptions[0]
+    return _first(failure) if isinstance(failure, ExceptionGroup) else failure
 
 
 def _weight(layer: UnpackedLayer) -> int:

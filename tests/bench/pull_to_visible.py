@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -31,6 +31,7 @@ from tests.support.debark_process import DebarkProcess, wait_until
 from tests.support.hub import Hub
 from tests.support.registry_client import digest_of
 from tests.support.tool import run
+from tests.support.wire import Wire
 from tests.support.zoo import debian_layout
 
 _REPOSITORIES = 2
@@ -110,10 +111,11 @@ def _wait_until_idle(debark: DebarkProcess) -> None:
     wait_until(lambda: len(debark.repositories()) == _REPOSITORIES, 60, lambda: "the publisher does not make its repositories")
 
 
-def _round(hub: Hub, tags: list[str], compressor: str, workdir: Path, figures: dict[str, Figures]) -> None:
+def _round(hub: Hub, url: str, tags: list[str], compressor: str, workdir: Path, figures: dict[str, Figures]) -> None:
+    """url: where debark finds the hub."""
     skopeo = Skopeo(workdir / "skopeo")
     held: set[str] = set()
-    with DebarkProcess(workdir / "debark", {"hub.test": hub.url}) as debark:
+    with DebarkProcess(workdir / "debark", {"hub.test": url}) as debark:
         _wait_until_idle(debark)
         for tag in tags:
             result = figures.setdefault(tag, Figures())
@@ -162,15 +164,19 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--images", default="full,other", help="tags of tests/support/debian_images.py, in this order")
     arguments.add_argument("--compressor", default="libdeflate-5", help="of the limit; the publisher's default")
+    arguments.add_argument("--rate", type=int, help="of the line from the hub to the mirror in MiB/s; without, it is loopback's")
     given = arguments.parse_args()
     tags = given.images.split(",")
     figures: dict[str, Figures] = {}
-    with tempfile.TemporaryDirectory(prefix="debark-bench-") as name, Hub(Path(name) / "hub") as hub:
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="debark-bench-")))
+        hub = stack.enter_context(Hub(work / "hub"))
+        url = stack.enter_context(Wire(hub.address, given.rate << 20)).url if given.rate else hub.url
         for tag in tags:
-            Skopeo(Path(name)).push(debian_layout(), tag, f"{hub.address}/library/debian:{tag}")
+            Skopeo(work).push(debian_layout(), tag, f"{hub.address}/library/debian:{tag}")
         for number in range(given.rounds):
-            _round(hub, tags, given.compressor, Path(name) / f"round-{number}", figures)
-            run(["rm", "-rf", Path(name) / f"round-{number}"])
+            _round(hub, url, tags, given.compressor, work / f"round-{number}", figures)
+            run(["rm", "-rf", work / f"round-{number}"])
     print(f"{given.rounds} rounds, {len(os.sched_getaffinity(0))} cores, {given.compressor}; medians, then every round")
     for tag, result in figures.items():
         _print(tag, result)
