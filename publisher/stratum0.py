@@ -75,6 +75,9 @@ def open_or_create(
     else:
         repository = Repository.open(fqrn, store, keys=keys, spool=spool)
     renew_whitelist(repository, whitelist_lifetime)
+    if repository.keys.master is None:
+        expires = repository.whitelist().expires.isoformat()
+        log.warning("master_key_elsewhere", fqrn=fqrn, whitelist_expires=expires, mend="renew the whitelist there (resign)")
     name = repository.settings.compressor
     known = KnownContent(spool / f"known-{name}.sqlite", limits.known) if limits.known else None
     pipeline = Pipeline(store, compressor(name), limits, known)
@@ -87,6 +90,7 @@ def _stored_bytes(repository: Repository) -> int:
 
 def renew_whitelist(repository: Repository, lifetime: timedelta) -> None:
     """Sign the whitelist again once a third of its life is over. Blocking. A master key that is elsewhere is warned about."""
+    repository.refresh_keys()
     left = repository.whitelist().expires - datetime.fromtimestamp(repository.clock(), UTC)
     if left > lifetime * 2 / 3:
         return
