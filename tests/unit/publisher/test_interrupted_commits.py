@@ -81,8 +81,8 @@ def test_killed_at_each_step(tmp_path: Path) -> None:
     """One repository, killed at one step after another, as a publisher that finds no rest."""
     keys_of(FQRN).save(tmp_path / "keys")
     store = LocalObjectStore(tmp_path / "storage")
-    places = {"keys": tmp_path / "keys", "spool": tmp_path / "spool"}
-    repository = Repository.create(FQRN, store, **places, settings=SETTINGS, clock=Clock())
+    keys, spool = tmp_path / "keys", tmp_path / "spool"
+    repository = Repository.create(FQRN, store, keys=keys, spool=spool, settings=SETTINGS, clock=Clock())
     reader = RepositoryReader(store, FQRN, keys_of(FQRN).master_public, clock=Clock())
     for step in Step:
         revision = repository.manifest().revision
