@@ -7,11 +7,16 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.clients import Skopeo
 from tests.support.hub import Hub
 from tests.support.s3_server import S3Server
 from tests.support.zoo import debian_layout
+
+# No test has a clock in it: a machine that is busy with other things is no finding.
+settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared-machine")
 
 
 @pytest.hookimpl(wrapper=True)

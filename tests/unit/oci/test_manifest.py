@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.errors import InvalidInput
@@ -125,7 +125,6 @@ _JSON = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # A busy machine is no finding.
 @given(st.dictionaries(st.sampled_from(("mediaType", "config", "layers", "manifests", "rootfs")), _JSON), st.sampled_from(TYPES))
 def test_any_document_is_understood_or_refused(tree: dict[str, Any], media_type: str) -> None:
     raw = json.dumps(tree).encode()
