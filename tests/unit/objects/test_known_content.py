@@ -16,7 +16,8 @@ from publisher.objects.pipeline import Pipeline, PipelineLimits, Ticket
 from tests.support.memory_store import MemoryStore
 from tests.support.state import Clock
 
-CONTENT = bytes(range(256)) * 40
+CONTENT = b"".join(number.to_bytes(4, "big") for number in range(2560))
+"""Without two chunks alike, which two threads might compress at the same time."""
 KEY = content_key(CONTENT, ObjectKind.DATA)
 KNOWN = KnownObject(ContentHash.of(b"stored"), 6)
 DAY = 86400.0
