@@ -1,6 +1,7 @@
-"""An image on its way into a repository: what is lacking is fetched and unpacked, then the flat root is merged, by metadata only.
+"""An image on its way into a repository: what is lacking is unpacked, then the flat root is merged, by metadata only.
 
-Objects are stored as they come; nothing is visible until a transaction names them (`publisher.images.place`).
+Layers are unpacked while they arrive (`publisher.arriving`), and their objects stored as they come; nothing is visible until a
+transaction names them (`publisher.images.place`).
 """
 
 from __future__ import annotations

@@ -227,7 +227,8 @@ class ObjectFetcher:
             while data := await _piece(body):
                 size += len(data)
                 await self._bench.threads.run(partial(sink.write, data))
-            await self._bench.threads.run(partial(sink.write, b""))
+            if size == 0:
+                await self._bench.threads.run(partial(sink.write, b""))
         finally:
             sink.close()
         if not sink.is_right():

@@ -69,6 +69,8 @@ class _Cursor:
     references: Iterator[NestedReference]
     lacking: deque[NestedReference] = field(default_factory=deque)
     """Some of them, which the store does not have."""
+    is_read: bool = False
+    """Whether there are no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +148,11 @@ class CatalogWalk:
                         cursor.node.waiting += 1
                         self._visiting += 1
                         return _Visit(cursor.lacking.popleft(), cursor.node)
-                    if not await self._read_on(cursor):
+                    if cursor.is_read:
                         self._cursors.remove(cursor)
                         self._finish(cursor)
+                    else:
+                        await self._bench.threads.run(partial(self._read_on, cursor))
                 elif self._roots:
                     root = self._roots.popleft()
                     self._visiting += 1
@@ -199,32 +203,43 @@ class CatalogWalk:
     async def _list(self, node: _Node, root: Root | None) -> None:
         """Ask for everything that the catalog names."""
         run, limits = self._bench.threads.run, self._bench.limits
-        listing = await run(partial(self._open, node.file, node.reference))
-        cursor = _Cursor(node, listing, listing.nested())
+        cursor, objects, lacking, more = await run(partial(self._begin, node))
         if root is not None:
-            self._take(root, listing)
-        objects = listing.objects()
-        while batch := await run(lambda: list(islice(objects, _OBJECTS * limits.threads))):
+            self._take(root, cursor.listing)
+        await self._want(node, lacking)
+        while more:
+            batch = await run(lambda: list(islice(objects, _OBJECTS * limits.threads)))
+            more = bool(batch)
             parts = [batch[start : start + _OBJECTS] for start in range(0, len(batch), _OBJECTS)]
             for lacking in await asyncio.gather(*[run(partial(self._lacking, part)) for part in parts]):
-                for wanted in lacking:
-                    node.waiting += 1
-                    await self._fetcher.want(wanted, partial(self._settle, node))
-        if await self._read_on(cursor):
+                await self._want(node, lacking)
+        if cursor.lacking or not cursor.is_read:
             self._cursors.append(cursor)
         else:
             self._finish(cursor)
 
-    async def _read_on(self, cursor: _Cursor) -> bool:
-        """Read some more references; whether there were any."""
+    def _begin(self, node: _Node) -> tuple[_Cursor, Iterator[WantedObject], list[WantedObject], bool]:
+        """Open a catalog and read the first of what it names, which for most is all: one job for a thread, not four.
 
-        def read() -> tuple[bool, list[NestedReference]]:
-            some = list(islice(cursor.references, _REFERENCES))
-            return bool(some), [reference for reference in some if not self._is_there(reference.content)]
+        A cursor; the objects not read yet, those read that the store lacks, and whether there may be more.
+        """
+        listing = self._open(node.file, node.reference)
+        objects = listing.objects()
+        first = list(islice(objects, _OBJECTS))
+        cursor = _Cursor(node, listing, listing.nested())
+        self._read_on(cursor)
+        return cursor, objects, self._lacking(first), len(first) == _OBJECTS
 
-        more, lacking = await self._bench.threads.run(read)
-        cursor.lacking.extend(lacking)
-        return more
+    async def _want(self, node: _Node, lacking: list[WantedObject]) -> None:
+        for wanted in lacking:
+            node.waiting += 1
+            await self._fetcher.want(wanted, partial(self._settle, node))
+
+    def _read_on(self, cursor: _Cursor) -> None:
+        """Read some more references. Blocking."""
+        some = list(islice(cursor.references, _REFERENCES))
+        cursor.lacking.extend([reference for reference in some if not self._is_there(reference.content)])
+        cursor.is_read = len(some) < _REFERENCES
 
     def _finish(self, cursor: _Cursor) -> None:
         """Nothing more comes from this catalog."""
