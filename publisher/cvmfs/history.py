@@ -41,11 +41,7 @@ class History:
 
     def __init__(self, data: bytes, fqrn: str) -> None:
         """data: the uncompressed database. Raises RepositoryDamaged if it is another repository's or cannot be read."""
-        self._connection = schema.load(data)
-        with schema.reading("the history"):
-            properties = dict(self._connection.execute("SELECT key, value FROM properties").fetchall())
-        if properties.get(b"fqrn", b"").decode("utf-8", "replace") != fqrn:
-            raise RepositoryDamaged(f"the history is not of the repository {fqrn}")
+        self._connection = schema.load_of(fqrn, data, "the history")
 
     @classmethod
     def empty(cls, fqrn: str) -> History:

@@ -36,11 +36,7 @@ class Reflog:
 
     def __init__(self, data: bytes, fqrn: str) -> None:
         """data: the file as it is stored. Raises RepositoryDamaged if it is another repository's or cannot be read."""
-        self._connection = schema.load(data)
-        with schema.reading("the reference log"):
-            properties = dict(self._connection.execute("SELECT key, value FROM properties").fetchall())
-        if properties.get(b"fqrn", b"").decode("utf-8", "replace") != fqrn:
-            raise RepositoryDamaged(f"the reference log is not of the repository {fqrn}")
+        self._connection = schema.load_of(fqrn, data, "the reference log")
 
     @classmethod
     def empty(cls, fqrn: str) -> Reflog:

@@ -73,6 +73,16 @@ def load(data: bytes) -> sqlite3.Connection:
     return connection
 
 
+def load_of(fqrn: str, data: bytes, what: str) -> sqlite3.Connection:
+    """The same for a database that names its repository; `what` names it. Raises RepositoryDamaged if it is another's."""
+    connection = load(data)
+    with reading(what):
+        properties = dict(connection.execute("SELECT key, value FROM properties").fetchall())
+    if properties.get(b"fqrn", b"").decode("utf-8", "replace") != fqrn:
+        raise RepositoryDamaged(f"{what} is not of the repository {fqrn}")
+    return connection
+
+
 def reload(connection: sqlite3.Connection, data: bytes) -> None:
     """Let an open connection have this as its main database; temporary tables stay. Raises RepositoryDamaged if it is none."""
     try:
