@@ -31,10 +31,9 @@ from publisher.cvmfs.cuts import CutLimits
 from publisher.errors import Conflict
 from publisher.layers.limits import LayerLimits
 from publisher.lease import RepositoryLease
-from publisher.objects.pipeline import PipelineLimits
 from publisher.public import PublicContent
 from publisher.spool import RepositorySettings
-from publisher.storage import open_storage
+from publisher.storage import open_storage, pipeline_limits
 from publisher.stratum0 import Stratum0, open_or_create, renew_whitelist
 from publisher.unpack import Unpacker, UnpackLimits
 from publisher.worker import Target, Worker, WorkerSettings
@@ -116,16 +115,9 @@ async def _open_content(config: Config, stack: AsyncExitStack) -> PublicContent:
 def _open(fqrn: str, config: Config, data: DataDirectory) -> Stratum0:
     publish = config.publish
     storage = open_storage(fqrn, config, data)
-    pipeline = PipelineLimits(
-        chunk_above=publish.chunk,
-        chunk_size=publish.chunk,
-        bytes_in_flight=publish.in_flight,
-        threads=publish.threads or storage.concurrency,
-        known=publish.known_files,
-    )
     settings = RepositorySettings(publish.compressor, publish.ttl)
     lifetime = timedelta(seconds=publish.whitelist_lifetime)
-    return open_or_create(fqrn, storage, data, settings, pipeline, whitelist_lifetime=lifetime)
+    return open_or_create(fqrn, storage, data, settings, pipeline_limits(publish, storage), whitelist_lifetime=lifetime)
 
 
 async def _keep_house(config: Config, repositories: Repositories, targets: Mapping[str, Target]) -> None:

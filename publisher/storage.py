@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirror.config.models import Config, S3Settings
+from mirror.config.models import Config, PublishSettings, S3Settings
 from mirror.data import DataDirectory
 from mirror.errors import InvalidInput
 from publisher.objects import credentials
 from publisher.objects.local import LocalObjectStore
+from publisher.objects.pipeline import PipelineLimits
 from publisher.objects.store import ObjectStore
 
 _LEFTOVER_SECONDS = 86_400.0
@@ -27,6 +28,8 @@ class Storage:
     """Where clients find them: a path below this mirror, or a whole URL elsewhere."""
     concurrency: int
     """Objects that are best stored at the same time: as many as there are cores to compress them, or more if each is awaited."""
+    small_concurrency: int = 1
+    """The same of small ones, whose work is a row of short calls: one, unless each is awaited."""
 
 
 def open_storage(fqrn: str, config: Config, data: DataDirectory, environment: Mapping[str, str] = os.environ) -> Storage:
@@ -37,6 +40,18 @@ def open_storage(fqrn: str, config: Config, data: DataDirectory, environment: Ma
     store = LocalObjectStore(data.cvmfs / fqrn)
     store.remove_leftovers(_LEFTOVER_SECONDS)
     return Storage(store, f"/cvmfs/{fqrn}", len(os.sched_getaffinity(0)))
+
+
+def pipeline_limits(publish: PublishSettings, storage: Storage) -> PipelineLimits:
+    """How content gets into this storage."""
+    return PipelineLimits(
+        chunk_above=publish.chunk,
+        chunk_size=publish.chunk,
+        bytes_in_flight=publish.in_flight,
+        threads=publish.threads or storage.concurrency,
+        small_threads=storage.small_concurrency,
+        known=publish.known_files,
+    )
 
 
 def _in_bucket(fqrn: str, where: str, settings: S3Settings, locks: Path, environment: Mapping[str, str]) -> Storage:
@@ -61,4 +76,4 @@ def _in_bucket(fqrn: str, where: str, settings: S3Settings, locks: Path, environ
         create_only=settings.create_only,
     )
     url = f"{settings.public_url}/{fqrn}" if settings.public_url else place.url
-    return Storage(S3ObjectStore(place, keys, locks, limits), url, settings.connections)
+    return Storage(S3ObjectStore(place, keys, locks, limits), url, settings.connections, settings.connections)

@@ -78,10 +78,14 @@ def open_or_create(
     if repository.keys.master is None:
         expires = repository.whitelist().expires.isoformat()
         log.warning("master_key_elsewhere", fqrn=fqrn, whitelist_expires=expires, mend="renew the whitelist there (resign)")
+    return Stratum0(repository, open_pipeline(repository, limits), storage.url, _stored_bytes(repository))
+
+
+def open_pipeline(repository: Repository, limits: PipelineLimits) -> Pipeline:
+    """A way for content into the repository, with its own compressor and what it is known to have; to be closed."""
     name = repository.settings.compressor
-    known = KnownContent(spool / f"known-{name}.sqlite", limits.known) if limits.known else None
-    pipeline = Pipeline(store, compressor(name), limits, known)
-    return Stratum0(repository, pipeline, storage.url, _stored_bytes(repository))
+    known = KnownContent(repository.spool.directory / f"known-{name}.sqlite", limits.known) if limits.known else None
+    return Pipeline(repository.store, compressor(name), limits, known)
 
 
 def _stored_bytes(repository: Repository) -> int:

@@ -18,13 +18,13 @@ from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.reader import RepositoryReader
 from publisher.cvmfs.snapshot import Snapshot
 from publisher.keys import KeyFiles, load_public_key
-from publisher.objects.compress import compressor
 from publisher.objects.http import HttpObjectSource
-from publisher.objects.pipeline import Pipeline, PipelineLimits
+from publisher.objects.pipeline import Pipeline
 from publisher.objects.store import ObjectStore
 from publisher.repository import Repository
 from publisher.spool import RepositorySettings, Spool
-from publisher.storage import Storage, open_storage
+from publisher.storage import Storage, open_storage, pipeline_limits
+from publisher.stratum0 import open_pipeline
 from publisher.tags import find_tag
 
 USUAL_KEYS = Path("/etc/cvmfs/keys")
@@ -87,14 +87,7 @@ class Workplace:
 
     def pipeline(self, repository: Repository) -> Pipeline:
         """A way for content into the repository, to be closed."""
-        publish = self.config.publish
-        limits = PipelineLimits(
-            chunk_above=publish.chunk,
-            chunk_size=publish.chunk,
-            bytes_in_flight=publish.in_flight,
-            threads=publish.threads or self.storage().concurrency,
-        )
-        return Pipeline(repository.store, compressor(repository.settings.compressor), limits)
+        return open_pipeline(repository, pipeline_limits(self.config.publish, self.storage()))
 
     @contextmanager
     def opened(self, url: str | None = None, public_key: Path | None = None) -> Iterator[Opened]:

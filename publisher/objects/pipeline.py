@@ -25,7 +25,7 @@ from publisher.objects.compress import Compressor
 from publisher.objects.known import KnownContent, KnownObject, content_key
 from publisher.objects.store import ObjectStore
 
-_WORTH_KNOWING = 4096
+_WORTH_KNOWING = 8192
 """Bytes of content; to compress less takes no longer than to look it up."""
 
 
@@ -40,14 +40,18 @@ class PipelineLimits:
     """Content that was handed over and is not yet stored, of all layers together."""
     batch: int = 256 << 10
     """Small files are handed over together until they have this much content."""
-    batch_files: int = 64
+    batch_files: int = 256
     threads: int = len(os.sched_getaffinity(0))
+    small: int = 16 << 10
+    """Up to this size a file is small: its work is a row of short calls."""
+    small_threads: int = 1
+    """Threads for small files alone. Several of them only take the interpreter lock from one another, unless the store is far."""
     known: int = 1_000_000
     """Contents of which is remembered what became of them, so that they are not compressed again; twice as many at the most."""
 
     def __post_init__(self) -> None:
         """Raises InvalidInput where one piece could never fit in."""
-        if min(self.chunk_above, self.chunk_size, self.batch, self.batch_files, self.threads) < 1:
+        if min(self.chunk_above, self.chunk_size, self.batch, self.batch_files, self.threads, self.small_threads) < 1:
             raise InvalidInput("sizes, batches and threads of the object pipeline must be at least 1")
         if self.bytes_in_flight < max(self.chunk_size, self.chunk_above, self.batch) * 2:
             raise InvalidInput("bytes_in_flight must be at least twice chunk_size, chunk_above and batch")
@@ -110,15 +114,17 @@ class Pipeline:
         self._limits = limits
         self._known = known
         self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="objects")
+        self._small_pool = ThreadPoolExecutor(limits.small_threads, thread_name_prefix="small objects")
         self._budget = _Budget(limits.bytes_in_flight)
 
     def intake(self) -> Intake:
         """A way in for the files of one layer, to be used by one thread in a `with`. Its failures do not touch other layers."""
-        return Intake(self._pool, self._budget, self._limits, self._keep)
+        return Intake(self._pool, self._small_pool, self._budget, self._limits, self._keep)
 
     def close(self) -> None:
         """End the worker threads, once they have done what they were given."""
         self._pool.shutdown()
+        self._small_pool.shutdown()
         if self._known is not None:
             self._known.close()
 
@@ -155,17 +161,29 @@ class Pipeline:
         return KnownObject(content, len(stored))
 
 
+class _Lane:
+    """Pieces that wait for being handed over together, and the threads that take them."""
+
+    __slots__ = ("pieces", "pool", "size")
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self.pool = pool
+        self.pieces: list[_Piece] = []
+        self.size = 0
+
+
 class Intake:
     """Takes the files of one layer. Leaving the `with` block waits for all of them, or drops what waits if the block failed."""
 
-    def __init__(self, pool: ThreadPoolExecutor, budget: _Budget, limits: PipelineLimits, keep: _Keep) -> None:
+    def __init__(
+        self, pool: ThreadPoolExecutor, small: ThreadPoolExecutor, budget: _Budget, limits: PipelineLimits, keep: _Keep
+    ) -> None:
         """Not to be called directly: `Pipeline.intake` is."""
-        self._pool = pool
+        self._lane = _Lane(pool)
+        self._small = _Lane(small)
         self._budget = budget
         self._limits = limits
         self._keep = keep
-        self._batch: list[_Piece] = []
-        self._batch_bytes = 0
         self._running: deque[tuple[Future[None], int]] = deque()
         self._stopped = False
 
@@ -178,12 +196,13 @@ class Intake:
         step = self._limits.chunk_size
         if size <= max(step, self._limits.chunk_above):
             ticket = Ticket(size, 0)
-            self._batch.append(_Piece(ticket, 0, 0, read(size)))
-            self._batch_bytes += size
-            if self._batch_bytes >= self._limits.batch or len(self._batch) >= self._limits.batch_files:
-                self._hand_over()
+            lane = self._small if size <= self._limits.small else self._lane
+            lane.pieces.append(_Piece(ticket, 0, 0, read(size)))
+            lane.size += size
+            if lane.size >= self._limits.batch or len(lane.pieces) >= self._limits.batch_files:
+                self._hand_over(lane)
             return ticket
-        self._hand_over()
+        self._hand_over(self._lane)
         ticket = Ticket(size, -(-size // step))
         for number, offset in enumerate(range(0, size, step)):
             length = min(step, size - offset)
@@ -193,7 +212,7 @@ class Intake:
             except BaseException:
                 self._budget.give_back(length)
                 raise
-            self._submit([piece], length)
+            self._submit(self._lane.pool, [piece], length)
         return ticket
 
     def add_bytes(self, content: bytes) -> Ticket:
@@ -202,7 +221,8 @@ class Intake:
 
     def finish(self) -> None:
         """Return when everything taken so far is stored. Raises the first failure of the store."""
-        self._hand_over()
+        self._hand_over(self._small)
+        self._hand_over(self._lane)
         while self._running:
             self._running.popleft()[0].result()
 
@@ -216,15 +236,15 @@ class Intake:
         finally:
             self._abandon()
 
-    def _hand_over(self) -> None:
-        if self._batch:
-            batch, size = self._batch, self._batch_bytes
-            self._batch, self._batch_bytes = [], 0
+    def _hand_over(self, lane: _Lane) -> None:
+        if lane.pieces:
+            pieces, size = lane.pieces, lane.size
+            lane.pieces, lane.size = [], 0
             self._budget.take(size)
-            self._submit(batch, size)
+            self._submit(lane.pool, pieces, size)
 
-    def _submit(self, pieces: list[_Piece], size: int) -> None:
-        self._running.append((self._pool.submit(self._work, pieces, size), size))
+    def _submit(self, pool: ThreadPoolExecutor, pieces: list[_Piece], size: int) -> None:
+        self._running.append((pool.submit(self._work, pieces, size), size))
         while self._running and (self._stopped or self._running[0][0].done()):
             self._running.popleft()[0].result()
 

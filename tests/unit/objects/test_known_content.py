@@ -16,7 +16,7 @@ from publisher.objects.pipeline import Pipeline, PipelineLimits, Ticket
 from tests.support.memory_store import MemoryStore
 from tests.support.state import Clock
 
-CONTENT = b"".join(number.to_bytes(4, "big") for number in range(2560))
+CONTENT = b"".join(number.to_bytes(4, "big") for number in range(5120))
 """Without two chunks alike, which two threads might compress at the same time."""
 KEY = content_key(CONTENT, ObjectKind.DATA)
 KNOWN = KnownObject(ContentHash.of(b"stored"), 6)
@@ -120,9 +120,9 @@ def test_content_is_compressed_once(tmp_path: Path) -> None:
     (second,) = bench.take(CONTENT)
     assert bench.compressor.calls == 1
     assert first.content == second.content is not None
-    (chunked,) = bench.take(CONTENT, chunk=5120)
+    (chunked,) = bench.take(CONTENT, chunk=10240)
     assert bench.compressor.calls == 3
-    assert [chunk.content for chunk in bench.take(CONTENT, chunk=5120)[0].chunks] == [chunk.content for chunk in chunked.chunks]
+    assert [chunk.content for chunk in bench.take(CONTENT, chunk=10240)[0].chunks] == [chunk.content for chunk in chunked.chunks]
     assert bench.compressor.calls == 3
 
 

@@ -14,7 +14,7 @@ from publisher.objects.compress import compressor
 from publisher.objects.pipeline import Pipeline, PipelineLimits, Ticket
 from tests.support.memory_store import MemoryStore
 
-SMALL = PipelineLimits(chunk_above=100, chunk_size=64, bytes_in_flight=256, batch=80, batch_files=4, threads=3)
+SMALL = PipelineLimits(chunk_above=100, chunk_size=64, bytes_in_flight=256, batch=80, batch_files=4, threads=3, small=64)
 ZLIB = compressor("zlib-6")
 
 
@@ -172,7 +172,7 @@ def test_one_layers_failure_does_not_touch_another() -> None:
         assert [content_of(store, ticket) for ticket in tickets] == [b"kept", b"z" * 150]
 
 
-@pytest.mark.parametrize("wrong", [{"threads": 0}, {"chunk_size": 0}, {"bytes_in_flight": 100}])
+@pytest.mark.parametrize("wrong", [{"threads": 0}, {"small_threads": 0}, {"chunk_size": 0}, {"bytes_in_flight": 100}])
 def test_limits_that_cannot_work_are_refused(wrong: dict[str, int]) -> None:
     values = {"chunk_above": 100, "chunk_size": 64, "bytes_in_flight": 256, "batch": 80, "batch_files": 4, "threads": 3}
     with pytest.raises(InvalidInput):

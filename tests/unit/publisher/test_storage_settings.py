@@ -15,8 +15,9 @@ from mirror.errors import InvalidInput
 from mirror.jobs.repositories import RepositoryFacts
 from mirror.screen import start_screen
 from publisher.objects.local import LocalObjectStore
+from publisher.objects.pipeline import PipelineLimits
 from publisher.objects.s3 import S3Limits, S3ObjectStore
-from publisher.storage import Storage, open_storage
+from publisher.storage import Storage, open_storage, pipeline_limits
 
 FIRST, SECOND = "a.example.org", "b.example.org"
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -72,6 +73,14 @@ def test_places_that_cannot_be(wrong: Any, tmp_path: Path) -> None:
     file.write_text(f"[publish]\nstorage = {wrong!r}\n")
     with pytest.raises(ConfigError, match="storage"):
         load(file)
+
+
+def test_a_far_storage_is_given_more_objects_at_the_same_time(tmp_path: Path) -> None:
+    publish = Config().publish
+    near, far = opened(tmp_path), opened(tmp_path, storage="s3://bucket", s3={"connections": 50})
+    assert pipeline_limits(publish, near) == PipelineLimits()
+    assert (pipeline_limits(publish, far).threads, pipeline_limits(publish, far).small_threads) == (50, 50)
+    assert pipeline_limits(Config.model_validate({"publish": {"threads": 3}}).publish, far).threads == 3
 
 
 def test_the_defaults_are_the_stores_own() -> None:
