@@ -66,6 +66,8 @@ images = Table(
     Column("source_repository", Text, nullable=False),
     Column("fqrn", Text, comment="the CVMFS repository that holds it"),
     Column("updated_at", Double, nullable=False),
+    Column("size", BigInteger, comment="of all its blobs, as the manifest says; null: unknown"),
+    Column("notes", Text, comment="JSON object: what publishing left out or changed, by rule"),
     *(
         Column(f"{state}_at", Double, comment=f"when it last became {state}")
         for state in ("queued", "fetching", "ingesting", "committing", "replicating", "published", "refused", "failed", "expired")
@@ -79,6 +81,7 @@ names = Table(
     Column("registry", Text, nullable=False),
     Column("repository", Text, nullable=False),
     Column("reference", Text, nullable=False),
+    Column("platform", Text, nullable=False, server_default="", comment="os/architecture[/variant]; empty: the name's own"),
     Column("target_digest", Text, nullable=False, comment="what it resolved to: the manifest, or an index that lists it"),
     Column("manifest_digest", Text, ForeignKey("images.manifest_digest"), nullable=False, index=True),
     Column("requested_at", Double, nullable=False),
@@ -89,7 +92,7 @@ names = Table(
     Column(
         "serial", BigInteger, nullable=False, index=True, comment="value of the counter at the last change of it or its image"
     ),
-    PrimaryKeyConstraint("registry", "repository", "reference"),
+    PrimaryKeyConstraint("registry", "repository", "reference", "platform"),
     Index(None, "registry", "repository", "target_digest"),
     Index(None, "registry", "repository", "manifest_digest"),
     comment="Names under which images were pulled, and the public path that each got",
@@ -126,6 +129,7 @@ layers = Table(
     Column("digest", Text, nullable=False),
     Column("size", BigInteger, nullable=False, comment="of the blob, as the manifest says"),
     Column("entries", BigInteger, nullable=False),
+    Column("notes", Text, comment="JSON object: what unpacking left out or changed, by rule"),
     PrimaryKeyConstraint("fqrn", "digest"),
     comment="Layers that a CVMFS repository holds unpacked",
 )
@@ -137,4 +141,27 @@ usage = Table(
     Column("last_used", Double, nullable=False, index=True),
     Column("pulls", BigInteger, nullable=False),
     comment="Last use of images; what is not used expires",
+)
+
+blocks = Table(
+    "blocks",
+    metadata,
+    Column("digest", Text, primary_key=True, comment="of an image manifest, or of an index that lists it"),
+    Column("image", Text, nullable=False, comment="the name under which it was taken down"),
+    Column("reason", Text, nullable=False),
+    Column("blocked_by", Text, nullable=False),
+    Column("blocked_at", Double, nullable=False),
+    comment="What was taken down, and is not published again",
+)
+
+pins = Table(
+    "pins",
+    metadata,
+    Column("registry", Text, nullable=False),
+    Column("repository", Text, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("recipe", Text, nullable=False, comment="the wish list that names it"),
+    Column("pinned_at", Double, nullable=False),
+    PrimaryKeyConstraint("registry", "repository", "reference", "recipe"),
+    comment="Names that are kept whether they are used or not",
 )
