@@ -142,6 +142,7 @@ class LayerLimits(Section):
     ratio: Count = Field(default=250, ge=2, le=100_000)
     ratio_from: Size = Field(default=256 * MIB, ge=0, le=1 << 43)
     header_bytes: Size = Field(default=MIB, ge=4 * KIB, le=64 * MIB)
+    window_bytes: Size = Field(default=128 * MIB, ge=MIB, le=2 * GIB)
 
 
 class S3Settings(Section):

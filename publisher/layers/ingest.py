@@ -17,7 +17,8 @@ from publisher.layers import names, whiteout
 from publisher.layers.header import Kind
 from publisher.layers.limits import Dropped, LayerLimits
 from publisher.layers.nodes import File
-from publisher.layers.stream import LayerStream, Readable
+from publisher.layers.packed import Readable
+from publisher.layers.stream import LayerStream
 from publisher.layers.tar import Member, TarReader
 from publisher.layers.tree import LayerTree
 from publisher.objects.pipeline import Intake, Pipeline
@@ -63,7 +64,7 @@ def ingest_layer(
 ) -> LayerResult:
     """Unpack a layer into the pipeline's store.
 
-    blob: the layer as it is stored; gzip and plain tar are told apart by their first bytes, whatever the media type says.
+    blob: the layer as it is stored; gzip, zstd and plain tar are told apart by their first bytes, whatever the media type says.
     diff_id: what the image's config says that the uncompressed archive's digest is; None for an archive that nobody promised.
     deletions: whether names that begin with `.wh.` are deletions, as in layers, or ordinary names, as in any other archive.
     lower: gives the merged tree of the layers below (`merge`); None for the lowest. Called at most once, and only if a hard link

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from mirror.errors import InvalidInput
 
 _DEEPEST = 256
+_SMALLEST_WINDOW = 1 << 10
+_LARGEST_WINDOW = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,15 @@ class LayerLimits:
     ratio_from: int = 256 << 20
     header_bytes: int = 1 << 20
     """Extended headers (PAX, GNU long names, sparse maps) of one member."""
+    window_bytes: int = 128 << 20
+    """Memory that a frame of zstd may ask for, to look back at its own content. The default is what zstd itself allows."""
 
     def __post_init__(self) -> None:
         """Raises InvalidInput where a limit is out of its bounds."""
         if min(self.entries, self.expanded_bytes, self.file_bytes, self.path_bytes, self.ratio, self.header_bytes) < 1:
             raise InvalidInput("the limits of a layer must be at least 1")
+        if not _SMALLEST_WINDOW <= self.window_bytes <= _LARGEST_WINDOW:
+            raise InvalidInput(f"a layer's window_bytes must be {_SMALLEST_WINDOW} to {_LARGEST_WINDOW}")
         if not 1 <= self.name_bytes <= 255:
             raise InvalidInput("a layer's name_bytes must be 1 to 255")
         if not 1 <= self.depth <= _DEEPEST:

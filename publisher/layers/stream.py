@@ -1,54 +1,42 @@
-"""The bytes of a layer: recognised, inflated, hashed and counted on the way, never more in memory than a few blocks."""
+"""The bytes of a layer: recognised, unpacked, hashed and counted on the way, never more in memory than a few blocks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-from isal import igzip_lib
+from typing import TYPE_CHECKING
 
 from publisher.errors import BrokenLayer, UnsafeLayer
+from publisher.layers import gzip_members, zstd_frames
+from publisher.layers.gzip_members import GzipMembers
 from publisher.layers.limits import LayerLimits
+from publisher.layers.packed import Decompressor, Packed, Readable, Uncompressed
+from publisher.layers.zstd_frames import ZstdFrames
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-_READ = 256 << 10
 _BLOCK = 256 << 10
-_GZIP = b"\x1f\x8b"
-_ZSTD = b"\x28\xb5\x2f\xfd"
-_GZIP_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # its stub declares an instance
-
-
-class Readable(Protocol):
-    """A blob as it lies in the store, such as an open file."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; empty at the end."""
+_RECOGNISED = 6
+"""Bytes that are looked at."""
+_FOREIGN_FORMATS = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4"}
+"""What some tools can make, but no specification of images has."""
 
 
 class LayerStream:
-    """The uncompressed archive of a gzip-compressed or uncompressed layer, read forward only.
+    """The uncompressed archive of a layer, which may be compressed with gzip or zstd or not at all; read forward only.
 
     Raises BrokenLayer where the compression is damaged or cut, UnsafeLayer where it expands beyond the limits.
     """
 
     def __init__(self, source: Readable, limits: LayerLimits, hasher: _Hash) -> None:
         """hasher: fed with every uncompressed byte, those behind the archive's end included."""
-        self._source = source
+        self._packed = Packed(source)
         self._limits = limits
         self._hasher = hasher
-        self._compressed = 0
         self._holes = 0
         self._produced = 0
         self._block = b""
         self._at = 0
-        first = b""
-        while len(first) < len(_ZSTD) and (more := self._fetch()):
-            first += more
-        if first.startswith(_ZSTD):
-            raise BrokenLayer("the layer is compressed with zstd, which cannot be unpacked yet; gzip and plain tar can")
-        self._pending = first
-        self._inflater = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP) if first.startswith(_GZIP) else None
+        self._content = _recognised(self._packed, limits)
 
     @property
     def position(self) -> int:
@@ -98,7 +86,7 @@ class LayerStream:
 
     def _next(self) -> bool:
         """Go to the next block; false at the end, where the current block is left empty."""
-        self._block = self._inflate() if self._inflater is not None else (self._take_pending() or self._fetch())
+        self._block = self._content.read(_BLOCK)
         self._at = 0
         self._hasher.update(self._block)
         self._produced += len(self._block)
@@ -109,47 +97,18 @@ class LayerStream:
         expanded = self._produced + self._holes
         if expanded > self._limits.expanded_bytes:
             raise UnsafeLayer(f"the layer expands to more than the {self._limits.expanded_bytes} bytes that are allowed")
-        if expanded > self._limits.ratio_from and expanded > self._limits.ratio * self._compressed:
+        if expanded > self._limits.ratio_from and expanded > self._limits.ratio * self._packed.position:
             raise UnsafeLayer(f"the layer expands to more than {self._limits.ratio} times its compressed size")
 
-    def _inflate(self) -> bytes:
-        while self._inflater is not None:
-            if self._inflater.eof:
-                self._begin_next_member(self._inflater.unused_data)
-                continue
-            given = b""
-            if self._inflater.needs_input:
-                given = self._take_pending() or self._fetch()
-                if not given:
-                    raise BrokenLayer(f"the layer's gzip stream is cut after {self._compressed} bytes")
-            try:
-                block: bytes = self._inflater.decompress(given, _BLOCK)
-            except _GZIP_ERROR as error:
-                raise BrokenLayer(f"the layer's gzip stream is damaged near byte {self._compressed}: {error}") from error
-            if block:
-                return block
-        return b""
 
-    def _begin_next_member(self, rest: bytes) -> None:
-        """A gzip stream may be a series of members, and may be padded with zeros (RFC 1952, section 2.2)."""
-        rest = rest.lstrip(b"\0")
-        while len(rest) < len(_GZIP):
-            more = self._fetch()
-            if not more:
-                break
-            rest = (rest + more).lstrip(b"\0")
-        self._inflater = None
-        if rest:
-            if not rest.startswith(_GZIP):
-                raise BrokenLayer(f"the layer's gzip stream is followed by something else, near byte {self._compressed}")
-            self._pending = rest
-            self._inflater = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-
-    def _take_pending(self) -> bytes:
-        pending, self._pending = self._pending, b""
-        return pending
-
-    def _fetch(self) -> bytes:
-        data = self._source.read(_READ)
-        self._compressed += len(data)
-        return data
+def _recognised(packed: Packed, limits: LayerLimits) -> Decompressor:
+    """What the first bytes show, whatever the media type says: clients do not look at that either."""
+    head = packed.peek(_RECOGNISED)
+    if head.startswith(gzip_members.MAGIC):
+        return GzipMembers(packed)
+    if zstd_frames.begins_frame(head):
+        return ZstdFrames(packed, limits.window_bytes)
+    for magic, name in _FOREIGN_FORMATS.items():
+        if head.startswith(magic):
+            raise BrokenLayer(f"the layer is compressed with {name}; images have gzip, zstd, or no compression")
+    return Uncompressed(packed)

@@ -28,7 +28,7 @@ from publisher.cvmfs.entry import Directory, Entry
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.layers.ingest import LayerResult, ingest_layer
 from publisher.layers.limits import LayerLimits
-from publisher.layers.stream import Readable
+from publisher.layers.packed import Readable
 from publisher.objects.compress import DEFAULT_COMPRESSOR, compressor
 from publisher.objects.known import KnownContent
 from publisher.objects.local import LocalObjectStore

@@ -14,6 +14,7 @@ from publisher.cvmfs.entry import Directory, Entry
 from publisher.cvmfs.hash import ObjectKind
 from publisher.layers.ingest import LayerResult, Progress, ingest_layer
 from publisher.layers.limits import LayerLimits
+from publisher.layers.packed import Readable
 from publisher.objects.compress import DEFAULT_COMPRESSOR, compressor
 from publisher.objects.pipeline import Pipeline, PipelineLimits
 from tests.support.memory_store import MemoryStore
@@ -80,8 +81,9 @@ class Ingested:
 
 
 def ingest(
-    blob: bytes,
+    blob: bytes = b"",
     *,
+    source: Readable | None = None,
     tar: bytes | None = None,
     limits: LayerLimits | None = None,
     pipeline_limits: PipelineLimits | None = None,
@@ -89,12 +91,14 @@ def ingest(
     progress: Progress | None = None,
     store: MemoryStore | None = None,
 ) -> Ingested:
-    """tar: the uncompressed archive, where `blob` is not that itself."""
+    """tar: the uncompressed archive, where `blob` is not that itself. source: gives the blob in its own way."""
     store = store or MemoryStore()
     diff_id = Digest("sha256", hashlib.sha256(blob if tar is None else tar).hexdigest())
     below = (lambda: lower) if isinstance(lower, Directory) else lower
     with Pipeline(store, compressor(DEFAULT_COMPRESSOR), pipeline_limits or PipelineLimits()) as pipeline:
-        result = ingest_layer(io.BytesIO(blob), diff_id, pipeline, limits or LayerLimits(), lower=below, progress=progress)
+        result = ingest_layer(
+            source or io.BytesIO(blob), diff_id, pipeline, limits or LayerLimits(), lower=below, progress=progress
+        )
     return Ingested(result, store)
 
 

@@ -100,7 +100,6 @@ BROKEN = {
         r"map takes more than",
     ),
     "gzip garbage": (b"\x1f\x8b\x08" + b"\xff" * 2000, r"gzip stream is damaged|cut"),
-    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(100), r"compressed with zstd"),
 }  # fmt: skip
 
 
