@@ -165,3 +165,26 @@ pins = Table(
     PrimaryKeyConstraint("registry", "repository", "reference", "recipe"),
     comment="Names that are kept whether they are used or not",
 )
+
+removals = Table(
+    "removals",
+    metadata,
+    Column("fqrn", Text, ForeignKey("repositories.fqrn"), nullable=False),
+    Column("manifest_digest", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("requested_at", Double, nullable=False),
+    PrimaryKeyConstraint("fqrn", "manifest_digest"),
+    comment="Images that the writer of a CVMFS repository is to remove from it; a row goes when that is done",
+)
+
+conditions = Table(
+    "conditions",
+    metadata,
+    Column("publisher", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("since", Double, nullable=False),
+    PrimaryKeyConstraint("publisher", "name"),
+    comment="What keeps a publisher from its work now, or makes it work by old rules",
+)
