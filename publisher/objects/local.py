@@ -16,8 +16,9 @@ import fcntl
 import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from mirror.errors import NotFound, StorageFull, Unavailable
@@ -28,6 +29,7 @@ from publisher.objects.store import REFRESH_SECONDS, StoredObject
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SERVABLE_FILE = 0o644
 _SERVABLE_DIRECTORY = 0o755
+_COPIED_AT_ONCE = 8 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -61,20 +63,16 @@ class LocalObjectStore:
         An object that is there with another size was torn by a power failure and is replaced. One that is there for long has its
         modification time renewed, so that nobody collects it as garbage. Raises StorageFull, Unavailable.
         """
-        target = self._path(content, kind)
+        return self._store(content, kind, len(stored), partial(self._replace, data=stored, durable=False))
+
+    def put_file(self, content: ContentHash, kind: ObjectKind, stored: Path) -> bool:
+        """As `put`, of a file, which becomes the object if it is on the same file system. Raises StorageFull, Unavailable."""
         with self._failures(f"object {content} cannot be stored in {self._root}"):
-            try:
-                status = os.stat(target)  # noqa: PTH116 (Path costs as much as the call, for every object)
-            except FileNotFoundError:
-                self._replace(target, stored, durable=False)
-                return True
-            if status.st_size == len(stored) and status.st_mtime > time.time() - REFRESH_SECONDS:
-                return False
-            with self._expiry(fcntl.LOCK_SH):
-                if self._refresh(target, len(stored)):
-                    return False
-                self._replace(target, stored, durable=False)
-        return True
+            size = stored.stat().st_size
+        is_new = self._store(content, kind, size, partial(self._take, stored=stored))
+        with self._failures(f"{stored} cannot be removed"):
+            stored.unlink(missing_ok=True)
+        return is_new
 
     def renew(self, content: ContentHash, kind: ObjectKind, size: int) -> bool:
         """Make an object of this size as good as new; false if there is none. Raises Unavailable."""
@@ -165,6 +163,23 @@ class LocalObjectStore:
                         removed += 1
         return removed
 
+    def _store(self, content: ContentHash, kind: ObjectKind, size: int, write: Callable[[str], None]) -> bool:
+        """Let an object of this size be written to its place, unless it is there; whether it was new."""
+        target = self._path(content, kind)
+        with self._failures(f"object {content} cannot be stored in {self._root}"):
+            try:
+                status = os.stat(target)  # noqa: PTH116 (Path costs as much as the call, for every object)
+            except FileNotFoundError:
+                write(target)
+                return True
+            if status.st_size == size and status.st_mtime > time.time() - REFRESH_SECONDS:
+                return False
+            with self._expiry(fcntl.LOCK_SH):
+                if self._refresh(target, size):
+                    return False
+                write(target)
+        return True
+
     @contextmanager
     def _expiry(self, operation: int) -> Iterator[None]:
         """Keep `expire` out while an object that is there is put again; a lock on the directory, which ends with the process."""
@@ -198,16 +213,38 @@ class LocalObjectStore:
                 raise NotFound(f"{path} does not exist") from error
 
     def _replace(self, target: str, data: bytes | memoryview, *, durable: bool) -> None:
+        with self._staged(target) as descriptor:
+            remaining = memoryview(data)
+            while remaining:
+                remaining = remaining[os.write(descriptor, remaining) :]
+            if durable:
+                os.fsync(descriptor)
+
+    def _take(self, target: str, stored: Path) -> None:
+        """Make a file the one at `target`: by its name if both are on one file system, else by a copy."""
+        stored.chmod(_SERVABLE_FILE)
+        os.utime(stored)  # it is put now, whenever it was written
+        try:
+            stored.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        else:
+            return
+        with stored.open("rb", buffering=0) as file, self._staged(target) as descriptor:
+            offset = 0
+            while sent := os.sendfile(descriptor, file.fileno(), offset, _COPIED_AT_ONCE):
+                offset += sent
+
+    @contextmanager
+    def _staged(self, target: str) -> Iterator[int]:
+        """A descriptor of a new file, which takes its place if the block succeeds and is gone otherwise."""
         temporary = f"{self._staging}/{os.getpid()}.{next(self._serial)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _SERVABLE_FILE)
         try:
             try:
                 os.fchmod(descriptor, _SERVABLE_FILE)  # whatever the umask: a web server must read it
-                remaining = memoryview(data)
-                while remaining:
-                    remaining = remaining[os.write(descriptor, remaining) :]
-                if durable:
-                    os.fsync(descriptor)
+                yield descriptor
             finally:
                 os.close(descriptor)
             os.rename(temporary, target)  # noqa: PTH104 (as above)

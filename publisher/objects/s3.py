@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,13 @@ from publisher.objects.store import REFRESH_SECONDS, StoredObject
 
 _PAGE = 1000
 """Objects of one page of a listing: what S3 servers give at the most."""
+_PART = 8 << 20
+"""Bytes above which an object is sent in parts, and of each part; servers take none below 5 MiB but the last."""
+_MOST_PARTS = 10_000
+"""Of one object, as S3 has it."""
+_PARTS_AT_ONCE = 2
+_UPLOADS = 4
+"""Objects sent in parts at the same time: with `_PARTS_AT_ONCE` parts each in memory."""
 _OBJECT_HEADERS: dict[str, str] = {"Content-Type": "application/octet-stream", "Cache-Control": "max-age=259200"}
 _NAMED_HEADERS: dict[str, str] = {"Content-Type": "application/x-cvmfs", "Cache-Control": "max-age=61"}
 _CODE = re.compile(r"<Code>([A-Za-z]{1,64})</Code>", re.ASCII)
@@ -114,6 +122,7 @@ class S3ObjectStore:
         self._locks = locks
         self._limits = limits = limits or S3Limits()
         self._clock = clock
+        self._uploads = threading.BoundedSemaphore(_UPLOADS)
         config: dict[str, str | bool] = {
             "access_key_id": credentials.access_key,
             "secret_access_key": credentials.secret_key,
@@ -167,6 +176,20 @@ class S3ObjectStore:
                 if modified is None or modified < self._clock() - REFRESH_SECONDS:
                     self._write(path, stored, _OBJECT_HEADERS, "overwrite")
             return modified is None
+
+    def put_file(self, content: ContentHash, kind: ObjectKind, stored: Path) -> bool:
+        """As `put`, of a file; a large one in parts, of which the server makes one object when all are there.
+
+        Raises StorageFull, Unavailable.
+        """
+        what = f"object {content} cannot be stored in {self._place}"
+        with self._failures(what):
+            size = stored.stat().st_size
+            is_new = (
+                self.put(content, kind, stored.read_bytes()) if size <= _PART else self._put_parts(content, kind, stored, size)
+            )
+            stored.unlink()
+        return is_new
 
     def renew(self, content: ContentHash, kind: ObjectKind, size: int) -> bool:
         """Make an object of this size as good as new; false if there is none. One that is there for long is written again.
@@ -250,6 +273,19 @@ class S3ObjectStore:
             return obstore.head(self._store, path)["last_modified"].timestamp()
         except FileNotFoundError:
             return None
+
+    def _put_parts(self, content: ContentHash, kind: ObjectKind, stored: Path, size: int) -> bool:
+        """A server cannot be told to keep what is there when parts become an object, so it is looked for before."""
+        path = content.object_path(kind)
+        with self._expiry(content, fcntl.LOCK_SH):
+            modified = self._modified(path)
+            if modified is None or modified < self._clock() - REFRESH_SECONDS:
+                with self._uploads, stored.open("rb") as file:
+                    part = max(_PART, -(-size // _MOST_PARTS))
+                    obstore.put(
+                        self._store, path, file, attributes=_OBJECT_HEADERS, chunk_size=part, max_concurrency=_PARTS_AT_ONCE
+                    )
+        return modified is None
 
     @contextmanager
     def _expiry(self, content: ContentHash, operation: int) -> Iterator[None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from publisher.cvmfs.hash import ContentHash, ObjectKind
@@ -43,6 +44,13 @@ class ObjectStore(ObjectSource, Protocol):
 
         An object that is there becomes as good as new for `expire`: its modification time is at most `REFRESH_SECONDS` old when
         this returns. Raises StorageFull, Unavailable.
+        """
+
+    def put_file(self, content: ContentHash, kind: ObjectKind, stored: Path) -> bool:
+        """As `put`, of a file's bytes, which are never in memory as a whole.
+
+        The file must be the caller's own: the store may make it the object. It is gone when this returns, and left when this fails.
+        Raises StorageFull, Unavailable.
         """
 
     def renew(self, content: ContentHash, kind: ObjectKind, size: int) -> bool:

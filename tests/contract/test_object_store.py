@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 import time
 from pathlib import Path
@@ -9,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from mirror.errors import InvalidInput, NotFound
+from mirror.errors import InvalidInput, NotFound, Unavailable
 from publisher.cvmfs.hash import ContentHash, HashAlgorithm, ObjectKind
 from publisher.objects.local import LocalObjectStore
 from publisher.objects.s3 import S3Limits, S3ObjectStore
@@ -43,6 +45,33 @@ def test_a_second_put_changes_nothing_and_says_so(store: ObjectStore) -> None:
     assert store.put(content, ObjectKind.DATA, b"once")
     assert not store.put(content, ObjectKind.DATA, b"once")
     assert [found.content for found in store.objects()] == [content]
+
+
+@pytest.mark.parametrize("size", [0, 1, 70_000, (8 << 20) + 1, 20 << 20])
+def test_an_object_can_be_put_from_a_file(store: ObjectStore, tmp_path: Path, size: int) -> None:
+    """Whatever its size: in an S3 storage it may have to go in parts."""
+    data = hashlib.shake_128(b"%d" % size).digest(size)
+    content, file = ContentHash.of(data), tmp_path / "incoming"
+    for is_new in (True, False):
+        file.write_bytes(data)
+        file.chmod(0o600)
+        os.utime(file, (1, 1))
+        assert store.put_file(content, ObjectKind.CHUNK, file) is is_new
+        assert not file.exists()
+    assert store.get(content, ObjectKind.CHUNK) == data
+    (found,) = store.objects()
+    assert (found.content, found.kind, found.size) == (content, ObjectKind.CHUNK, size)
+    assert found.modified > time.time() - 60
+    assert store.renew(content, ObjectKind.CHUNK, size)
+    assert store.expire(content, ObjectKind.CHUNK, time.time() + 60)
+    assert list(store.objects()) == []
+
+
+def test_a_file_that_cannot_be_read_is_no_object(store: ObjectStore, tmp_path: Path) -> None:
+    content = ContentHash.of(b"gone")
+    with pytest.raises(Unavailable):
+        store.put_file(content, ObjectKind.DATA, tmp_path / "gone")
+    assert not store.contains(content, ObjectKind.DATA)
 
 
 def test_kinds_and_algorithms_do_not_mix(store: ObjectStore) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mirror.errors import NotFound
+from mirror.errors import NotFound, Unavailable
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.objects.names import named_file
 from publisher.objects.store import StoredObject
@@ -46,6 +46,15 @@ class MemoryStore:
         self.contents[content, kind] = bytes(stored)
         self.puts.append((content, kind))
         return True
+
+    def put_file(self, content: ContentHash, kind: ObjectKind, stored: Path) -> bool:
+        try:
+            data = stored.read_bytes()
+        except OSError as error:
+            raise Unavailable(f"{stored} cannot be read") from error
+        is_new = self.put(content, kind, data)
+        stored.unlink()
+        return is_new
 
     def renew(self, content: ContentHash, kind: ObjectKind, size: int) -> bool:
         if len(self.contents.get((content, kind), b"")) != size or (content, kind) not in self.contents:

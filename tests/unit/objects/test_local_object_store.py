@@ -126,3 +126,45 @@ def test_storage_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Unavailable, match="cannot be set up"):
         LocalObjectStore(tmp_path / "file")
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["same file system", "another file system"])
+def test_a_file_becomes_an_object_that_a_web_server_may_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: bool
+) -> None:
+    rename, staging = Path.rename, tmp_path / "repository/data/txn"
+
+    def across(self: Path, target: Path | str) -> Path:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(Path, "rename", across if other else rename)
+    store = LocalObjectStore(tmp_path / "repository")
+    incoming = tmp_path / "incoming"
+    incoming.write_bytes(DATA)
+    incoming.chmod(0o600)
+    inode = incoming.stat().st_ino
+    assert store.put_file(CONTENT, ObjectKind.DATA, incoming)
+    placed = tmp_path / "repository" / CONTENT.object_path(ObjectKind.DATA)
+    assert placed.read_bytes() == DATA
+    assert stat.S_IMODE(placed.stat().st_mode) == 0o644
+    assert (placed.stat().st_ino == inode) is not other
+    assert not incoming.exists()
+    assert list(staging.iterdir()) == []
+
+
+def test_a_file_that_does_not_fit_is_left_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: Path | str) -> Path:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(os, "sendfile", full)
+    store = LocalObjectStore(tmp_path / "repository")
+    incoming = tmp_path / "incoming"
+    incoming.write_bytes(DATA)
+    with pytest.raises(StorageFull):
+        store.put_file(CONTENT, ObjectKind.DATA, incoming)
+    assert incoming.read_bytes() == DATA
+    assert files_below(tmp_path / "repository") == []
