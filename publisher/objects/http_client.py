@@ -72,14 +72,16 @@ class Validators:
 class Body:
     """An answer's content, of at most the bytes that were allowed; to be used in a `with`, which frees the connection."""
 
-    def __init__(self, response: aiohttp.ClientResponse, what: str, limit: int) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, what: str, limit: int, offset: int) -> None:
         """Not to be called directly: `RepositoryClient.begin` is."""
         self._response = response
         self._what = what
-        self._left = limit
+        self._left = limit - offset
         self._limit = limit
-        self.length = response.content_length
-        """Bytes, if the server says it."""
+        self.offset = offset
+        """Bytes of the file before those that come."""
+        self.length = None if response.content_length is None else offset + response.content_length
+        """Bytes of the file, if the server says it."""
         self.is_unchanged = response.status == 304
         """Whether the server says that the caller has it already."""
 
@@ -99,7 +101,7 @@ class Body:
     async def whole(self) -> bytes:
         """All of it. Raises RepositoryDamaged when it is too much, Unavailable."""
         first = await self.read()
-        if len(first) == self.length:
+        if self.offset + len(first) == self.length:
             return first
         pieces = [first]
         while piece := await self.read():
@@ -114,6 +116,15 @@ class Body:
         if modified is not None and not _is_settled(modified, headers.get("Date")):
             return None
         return Validators(etag, modified) if etag or modified else None
+
+    @property
+    def if_range(self) -> str | None:
+        """What the rest is to be asked for with, so that it comes only from this very version; RFC 9110, section 13.1.5."""
+        headers = self._response.headers
+        etag, modified = headers.get("ETag"), headers.get("Last-Modified")
+        if etag is not None and not etag.startswith("W/"):
+            return etag
+        return modified if modified is not None and _is_settled(modified, headers.get("Date")) else None
 
     async def __aenter__(self) -> Self:
         return self
@@ -174,20 +185,33 @@ class RepositoryClient:
 
         return await self.retrying(once)
 
-    async def begin(self, path: str, limit: int, *, fresh: bool = False) -> Body:
+    async def begin(self, path: str, limit: int, *, fresh: bool = False, offset: int = 0, if_range: str | None = None) -> Body:
         """A file's content, to be read as it arrives; tried once.
 
-        Raises NotFound, Unavailable; reading it, RepositoryDamaged if it has more than `limit` bytes.
+        offset: bytes that the caller has already; they come again if the server has another version of the file than `if_range`
+        says, or serves no parts: see `Body.offset`. Raises NotFound, Unavailable; reading it, RepositoryDamaged if the file has
+        more than `limit` bytes.
         """
-        return await self._ask("GET", path, limit, {"Cache-Control": "no-cache"} if fresh else {})
+        headers = {"Cache-Control": "no-cache"} if fresh else {}
+        if offset:
+            partial = headers | {"Range": f"bytes={offset}-"} | ({"If-Range": if_range} if if_range else {})
+            body = await self._ask_from(offset, path, limit, partial)
+            if body is not None:
+                return body
+        return await self._ask("GET", path, limit, headers)
 
-    async def retrying(self, once: Callable[[], Awaitable[Result]]) -> Result:
-        """Do something with this client until it succeeds, or fails for good, or was tried often enough."""
-        failures = 0
+    async def retrying(self, once: Callable[[], Awaitable[Result]], gained: Callable[[], int] = lambda: 0) -> Result:
+        """Do something with this client until it succeeds, or fails for good, or was tried often enough.
+
+        gained: how far it has come; tries are counted from the last one that came further than all before.
+        """
+        failures, best = 0, 0
         while True:
             try:
                 return await once()
             except UpstreamUnavailable as error:
+                if gained() > best:
+                    failures, best = 0, gained()
                 failures += 1
                 pause = self.limits.attempts.delay(failures, random.random(), error.retry_after)  # noqa: S311 (spreads load)
                 if pause is None or error.failure is Failure.PROTOCOL:
@@ -198,17 +222,32 @@ class RepositoryClient:
         return f"{self._base}/{path}"
 
     async def _ask(self, method: str, path: str, limit: int, headers: dict[str, str]) -> Body:
+        response = await self._response(method, path, limit, headers)
+        if response.status == 200 or (response.status == 304 and headers):
+            return Body(response, self._what(path), limit, 0)
+        response.release()
+        raise _refusal(response, self._what(path))
+
+    async def _ask_from(self, offset: int, path: str, limit: int, headers: dict[str, str]) -> Body | None:
+        """The rest of a file, or all of it; None if the server misunderstands, or has nothing after the offset."""
+        response = await self._response("GET", path, limit, headers)
+        if response.status == 200:
+            return Body(response, self._what(path), limit, 0)
+        if response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+            return Body(response, self._what(path), limit, offset)
+        response.release()
+        if response.status in {206, 416}:
+            return None
+        raise _refusal(response, self._what(path))
+
+    async def _response(self, method: str, path: str, limit: int, headers: dict[str, str]) -> aiohttp.ClientResponse:
         what = self._what(path)
         try:
-            response = await self._session.request(
+            return await self._session.request(
                 method, URL(what, encoded=True), headers=headers, allow_redirects=False, timeout=self._timeout(limit)
             )
         except _LIBRARY_ERRORS as error:
             raise _translated(error, what) from error
-        if response.status == 200 or (response.status == 304 and headers):
-            return Body(response, what, limit)
-        response.release()
-        raise _refusal(response, what)
 
     def _timeout(self, limit: int) -> aiohttp.ClientTimeout:
         """By the bytes that may come, in powers of two: there are few of them."""

@@ -219,6 +219,17 @@ class Intake:
         """Take a small file that is in memory anyway. Raises as `add` does."""
         return self.add(len(content), io.BytesIO(content).read)
 
+    def add_pieces(self, pieces: Sequence[bytes]) -> Ticket:
+        """Take content that is in memory, as a chunked file whose chunks are these pieces. Raises as `add` does."""
+        self._hand_over(self._lane)
+        ticket = Ticket(sum(map(len, pieces)), len(pieces))
+        offset = 0
+        for number, data in enumerate(pieces):
+            self._budget.take(len(data))
+            self._submit(self._lane.pool, [_Piece(ticket, number, offset, data)], len(data))
+            offset += len(data)
+        return ticket
+
     def finish(self) -> None:
         """Return when everything taken so far is stored. Raises the first failure of the store."""
         self._hand_over(self._small)

@@ -49,8 +49,8 @@ class ObjectStore(ObjectSource, Protocol):
     def put_file(self, content: ContentHash, kind: ObjectKind, stored: Path) -> bool:
         """As `put`, of a file's bytes, which are never in memory as a whole.
 
-        The file must be the caller's own: the store may make it the object. It is gone when this returns, and left when this fails.
-        Raises StorageFull, Unavailable.
+        The file must be the caller's own: the store may make it the object. It is gone when this returns, and still there if it
+        fails. Raises StorageFull, Unavailable.
         """
 
     def renew(self, content: ContentHash, kind: ObjectKind, size: int) -> bool:

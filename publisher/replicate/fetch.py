@@ -7,35 +7,30 @@ ones are hashed and written by threads, very large ones on their way through a f
 from __future__ import annotations
 
 import asyncio
-import mmap
-import os
-import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from io import FileIO
 from pathlib import Path
 
 import structlog
 from cachetools import LRUCache
 
 from mirror.errors import NotFound
-from publisher.cvmfs.hash import ContentHash, ContentHasher, ObjectKind
+from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.errors import RepositoryDamaged
-from publisher.objects.http_client import Body, RepositoryClient
-from publisher.objects.store import ObjectStore
+from publisher.objects.http_client import RepositoryClient
 from publisher.replicate.budget import ByteBudget
-from publisher.replicate.files import local_failures
 from publisher.replicate.listing import WantedObject
 from publisher.replicate.model import Step
+from publisher.replicate.transfer import PART_SUFFIX, Transfer
 from publisher.replicate.workbench import Workbench
+from publisher.replicate.wrong import WrongContent, verify
 
 OnStored = Callable[[], None]
 
 _SMALL = 64 << 10
-_PIECE = 256 << 10
 _BATCH_OBJECTS = 128
 _BATCH_BYTES = 2 << 20
 _RECENT = 1 << 16
@@ -45,10 +40,6 @@ _BOOKKEEPING = 1 << 10
 """Bytes that an object on its way takes beside its content."""
 
 log = structlog.get_logger()
-
-
-class WrongContent(RepositoryDamaged):
-    """The source sent bytes that do not have the hash of what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,39 +64,6 @@ class _Pace:
         self.is_quick = seconds < objects * _QUICK_SECONDS
 
 
-class _Sink:
-    """A file that an object goes into, hashed on the way. Closed at once also while a thread, which nobody waits for, writes."""
-
-    def __init__(self, path: Path, content: ContentHash) -> None:
-        self._path = path
-        self._content = content
-        self._hasher = ContentHasher(content.algorithm)
-        self._file: FileIO | None = None
-        self._closed = False
-        self._lock = threading.Lock()
-
-    def write(self, data: bytes) -> None:
-        """Blocking; the first time makes the file. Raises StorageFull, Unavailable."""
-        with self._lock, local_failures(self._path):
-            if self._closed:
-                return
-            if self._file is None:
-                self._file = self._path.open("wb", buffering=0)
-            self._hasher.update(data)
-            remaining = memoryview(data)
-            while remaining:
-                remaining = remaining[self._file.write(remaining) :]
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            if self._file is not None:
-                self._file.close()
-
-    def is_right(self) -> bool:
-        return self._hasher.result() == self._content
-
-
 class ObjectFetcher:
     """Fetches what it is told into the store. Its tasks run in the given group, which the first failure ends."""
 
@@ -124,6 +82,7 @@ class ObjectFetcher:
         self._small: deque[_Small] = deque()
         self._filled = asyncio.Event()
         self._pace = _Pace()
+        self._left_over = {file.name for file in bench.scratch.glob(f"*{PART_SUFFIX}")}
 
     async def want(self, wanted: WantedObject, on_stored: OnStored) -> None:
         """Fetch an object that the store lacks, once for all who want it; waits while too many are under way."""
@@ -145,12 +104,11 @@ class ObjectFetcher:
 
         Raises NotFound, WrongContent, RepositoryDamaged, StorageFull, Unavailable.
         """
-
-        async def attempt(fresh: bool) -> None:
-            async with await self._client.begin(content.object_path(ObjectKind.CATALOG), limit, fresh=fresh) as body:
-                await self._into(target, body, content, ObjectKind.CATALOG)
-
-        await self._twice(attempt)
+        transfer = Transfer(self._client, self._bench.threads, target, WantedObject(content, ObjectKind.CATALOG, 0), limit)
+        try:
+            await self._twice(lambda fresh: transfer.ask(fresh=fresh), lambda: transfer.gained)
+        finally:
+            transfer.close()
 
     def stop(self) -> None:
         """End the tasks; nothing may be under way."""
@@ -173,25 +131,48 @@ class ObjectFetcher:
             finally:
                 self._idle -= 1
             try:
-                await self._twice(partial(self._fetch, wanted))
+                await self._take(wanted)
             except NotFound as error:
                 raise RepositoryDamaged(f"an object of the repository is missing at the source: {error}") from error
 
-    async def _twice(self, attempt: Callable[[bool], Awaitable[None]]) -> None:
+    async def _take(self, wanted: WantedObject) -> None:
+        """Fetch an object and store it, or have it stored with other small ones."""
+        file = self._bench.scratch / f"{wanted.content}{wanted.kind.value}{PART_SUFFIX}"
+        large: list[Transfer] = []
+        if file.name in self._left_over:
+            large.append(self._transfer(wanted, file))
+            await large[0].recover()
+        try:
+            await self._twice(partial(self._fetch, wanted, file, large), lambda: large[0].gained if large else 0)
+            if large:
+                await self._store_large(wanted, large[0])
+        except RepositoryDamaged:
+            if large:
+                await self._bench.threads.run(partial(file.unlink, missing_ok=True))
+            raise
+        finally:
+            for transfer in large:
+                transfer.close()
+
+    async def _twice(self, attempt: Callable[[bool], Awaitable[None]], gained: Callable[[], int]) -> None:
         """Try again past all caches if wrong bytes came: one of them may have spoilt them."""
         try:
-            await self._client.retrying(lambda: attempt(False))
+            await self._client.retrying(lambda: attempt(False), gained)
         except WrongContent as error:
             log.warning("wrong_content", error=str(error), next="once more, past all caches")
-            await self._client.retrying(lambda: attempt(True))
+            await self._client.retrying(lambda: attempt(True), gained)
 
-    async def _fetch(self, wanted: WantedObject, fresh: bool) -> None:
-        limits = self._bench.limits
-        limit = min(stored_limit(wanted.size), limits.object_bytes)
+    async def _fetch(self, wanted: WantedObject, file: Path, large: list[Transfer], fresh: bool) -> None:
+        """One attempt. large: the object's transfer, once it is known to need one."""
+        if large:
+            await large[0].ask(fresh=fresh)
+            return
+        limit = self._limit(wanted)
         async with await self._client.begin(wanted.content.object_path(wanted.kind), limit, fresh=fresh) as body:
             length = limit if body.length is None else body.length
-            if length > limits.spooled_above:
-                await self._fetch_large(wanted, body)
+            if length > self._bench.limits.spooled_above:
+                large.append(self._transfer(wanted, file))
+                await large[0].take(body)
                 return
             taken = await self._budget.take(length + _BOOKKEEPING)
             try:
@@ -208,32 +189,18 @@ class ObjectFetcher:
             finally:
                 self._budget.give_back(taken)
 
-    async def _fetch_large(self, wanted: WantedObject, body: Body) -> None:
-        bench = self._bench
-        file = bench.scratch / f"{wanted.content}{wanted.kind.value}"
-        try:
-            size = await self._into(file, body, wanted.content, wanted.kind)
-            await bench.threads.run(lambda: put_file(bench.store, wanted.content, wanted.kind, file))
-        finally:
-            await bench.threads.run(lambda: file.unlink(missing_ok=True))
+    def _transfer(self, wanted: WantedObject, file: Path) -> Transfer:
+        return Transfer(self._client, self._bench.threads, file, wanted, self._limit(wanted))
+
+    def _limit(self, wanted: WantedObject) -> int:
+        return min(stored_limit(wanted.size), self._bench.limits.object_bytes)
+
+    async def _store_large(self, wanted: WantedObject, transfer: Transfer) -> None:
+        bench, size = self._bench, transfer.size
+        transfer.close()
+        await bench.threads.run(lambda: bench.store.put_file(wanted.content, wanted.kind, transfer.target))
         bench.on_step(Step.OBJECTS)
         self._stored(wanted, size)
-
-    async def _into(self, target: Path, body: Body, content: ContentHash, kind: ObjectKind) -> int:
-        """Write an answer's content to a file and verify it; its bytes."""
-        sink = _Sink(target, content)
-        size = 0
-        try:
-            while data := await _piece(body):
-                size += len(data)
-                await self._bench.threads.run(partial(sink.write, data))
-            if size == 0:
-                await self._bench.threads.run(partial(sink.write, b""))
-        finally:
-            sink.close()
-        if not sink.is_right():
-            raise _wrong(content, kind)
-        return size
 
     def _verify_and_put(self, wanted: WantedObject, data: bytes) -> None:
         verify(data, wanted.content, wanted.kind)
@@ -278,37 +245,6 @@ class ObjectFetcher:
             on_stored()
 
 
-def put_file(store: ObjectStore, content: ContentHash, kind: ObjectKind, path: Path) -> int:
-    """Put a file's bytes without having them all in memory; how many. Blocking. Raises StorageFull, Unavailable."""
-    with local_failures(path), path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            store.put(content, kind, b"")
-            return 0
-        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
-            store.put(content, kind, data)
-        return size
-
-
 def stored_limit(size: int) -> int:
     """Most bytes that content of this size may take in stored form: no compressor adds more."""
     return size + size // 8 + (64 << 10)
-
-
-def verify(data: bytes, content: ContentHash, kind: ObjectKind) -> None:
-    """Refuse bytes that are not what was asked for. Raises WrongContent."""
-    if ContentHash.of(data, content.algorithm) != content:
-        raise _wrong(content, kind)
-
-
-async def _piece(body: Body) -> bytes:
-    """Some of an answer's content, enough to be worth a thread's while; empty at the end."""
-    pieces, size = [], 0
-    while size < _PIECE and (piece := await body.read()):
-        pieces.append(piece)
-        size += len(piece)
-    return b"".join(pieces)
-
-
-def _wrong(content: ContentHash, kind: ObjectKind) -> WrongContent:
-    return WrongContent(f"the source sent other bytes than those of the object {content.object_path(kind)}: their hash differs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from publisher.errors import RepositoryDamaged
 from publisher.objects.store import ObjectStore
 from publisher.replicate.files import local_failures
 from publisher.replicate.model import OnStep, Step
+from publisher.replicate.transfer import PART_SUFFIX
 from publisher.spool import Spool
 
 SNAPSHOTTING_NAME = ".cvmfs_is_snapshotting"
@@ -47,7 +47,7 @@ class OwnFiles:
         self._clock = clock
         self._on_step = on_step
         self.scratch = spool.directory / "incoming"
-        """Files on their way; empty after `begin`."""
+        """Files on their way; nothing but large objects in part between two replications."""
 
     def shown(self, master_key: rsa.RSAPublicKey) -> Shown | None:
         """What the replica shows; None if it is a new one. Raises RepositoryDamaged, Untrusted if it is of another repository."""
@@ -73,14 +73,13 @@ class OwnFiles:
         return Reflog(data, self._fqrn)
 
     def begin(self) -> None:
-        """Clear away what one that died left, and say that the replica is in work."""
-        with local_failures(self.scratch):
-            shutil.rmtree(self.scratch, ignore_errors=True)
-            self.scratch.mkdir(exist_ok=True)
+        """Clear away what one that died left, but for large objects in part, and say that the replica is in work."""
+        self._clear(keep=PART_SUFFIX)
         self._store.write_file(SNAPSHOTTING_NAME, self._date())
 
-    def end(self) -> None:
-        """Say that it is in work no more."""
+    def end(self, *, is_complete: bool) -> None:
+        """Say that it is in work no more; of an incomplete one, large objects in part are kept."""
+        self._clear(keep=None if is_complete else PART_SUFFIX)
         self._store.delete_file(SNAPSHOTTING_NAME)
 
     def write_reflog(self, reflog: Reflog, manifest: RepositoryManifest, roots: Iterable[ContentHash]) -> None:
@@ -115,6 +114,13 @@ class OwnFiles:
             self._store.write_file(MANIFEST_NAME, new.manifest_file)
         self._on_step(Step.LAST_SNAPSHOT)
         self._store.write_file(LAST_SNAPSHOT_NAME, self._date())
+
+    def _clear(self, keep: str | None = None) -> None:
+        with local_failures(self.scratch):
+            self.scratch.mkdir(exist_ok=True)
+            for file in self.scratch.iterdir():
+                if file.suffix != keep:
+                    file.unlink()
 
     def _date(self) -> bytes:
         """As `date --utc` says it."""

@@ -197,6 +197,7 @@ class Replicator:
         run, put, manifest = bench.threads.run, self._store.put, goal.manifest
         await run(self._own.begin)
         doubtful = await run(self._journal.begin)
+        is_complete = False
         try:
             if goal.history is not None and manifest.history is not None:
                 self._on_step(Step.HISTORY)
@@ -211,8 +212,9 @@ class Replicator:
             self._on_step(Step.FLUSH)
             await run(self._journal.flush)
             await run(partial(self._own.write_reflog, reflog, manifest, walk.taken))
+            is_complete = True
         finally:
-            await run(self._own.end)
+            await run(partial(self._own.end, is_complete=is_complete))
         return walk.skipped
 
     async def _walk(

@@ -14,8 +14,8 @@ from publisher.cvmfs.manifest import MANIFEST_NAME, RepositoryManifest
 from publisher.cvmfs.whitelist import WHITELIST_NAME
 from publisher.errors import RepositoryDamaged, Untrusted
 from publisher.objects.http_client import RepositoryClient
-from publisher.replicate.fetch import verify
 from publisher.replicate.own import Shown
+from publisher.replicate.wrong import verify
 from publisher.repository import MASTER_REPLICA_NAME
 
 

@@ -23,7 +23,7 @@ from publisher.cvmfs.catalog import NestedReference
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.path import ROOT, show
 from publisher.errors import RepositoryDamaged
-from publisher.replicate.fetch import ObjectFetcher, put_file, stored_limit
+from publisher.replicate.fetch import ObjectFetcher, stored_limit
 from publisher.replicate.files import local_failures
 from publisher.replicate.listing import CatalogListing, WantedObject, open_listing
 from publisher.replicate.model import Step
@@ -267,8 +267,9 @@ class CatalogWalk:
             self._changed.set()
 
     def _store(self, node: _Node) -> int:
-        size = put_file(self._bench.store, node.reference.content, ObjectKind.CATALOG, node.file)
-        node.file.unlink()
+        with local_failures(node.file):
+            size = node.file.stat().st_size
+        self._bench.store.put_file(node.reference.content, ObjectKind.CATALOG, node.file)
         return size
 
     async def _take_present(self, root: Root) -> None:
