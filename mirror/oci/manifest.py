@@ -12,6 +12,7 @@ from typing import Any
 
 from mirror.errors import InvalidInput
 from mirror.oci.digest import Digest
+from mirror.oci.platform import Platform as Platform
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -25,31 +26,14 @@ INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
 SCHEMA1_TYPES = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 IMAGE_CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})
 
+_FILE_SYSTEM_TYPES = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
+"""What media types of layers that are file systems begin with."""
+
 MAX_MEDIA_TYPE = 255
 """Characters; RFC 6838, section 4.2, allows 127 on each side of the slash."""
 
 ACCEPTED_TYPES = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST, "*/*;q=0.1")
 """What the mirror asks an upstream for, most wanted first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Platform:
-    """operating system / architecture [/ variant], in Go's words."""
-
-    os: str
-    architecture: str
-    variant: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> Platform:
-        """Read `linux/amd64` or `linux/arm64/v8`. Raises InvalidInput."""
-        parts = text.split("/")
-        if len(parts) not in (2, 3) or not all(parts):
-            raise InvalidInput(f"'{text}' is not a platform: expected os/architecture[/variant], such as linux/amd64")
-        return cls(*parts)
-
-    def __str__(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +45,8 @@ class Descriptor:
     size: int
     platform: Platform | None = None
     urls: tuple[str, ...] = ()
+    artifact_type: str = ""
+    """Of the manifest that it leads to, where an index says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +56,27 @@ class ImageManifest:
     media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
+    artifact_type: str = ""
+    """What an artifact is, if it says so (OCI image specification 1.1, "Guidelines for Artifact Usage")."""
 
     @property
     def is_runnable(self) -> bool:
-        """Whether this is a container image, not an artifact that only looks like one."""
-        return self.config.media_type in IMAGE_CONFIG_TYPES
+        """Whether this is a container image, not an artifact that only looks like one.
+
+        Signatures and attestations have an image's config for the sake of old registries; their layers are no file systems.
+        """
+        return self.config.media_type in IMAGE_CONFIG_TYPES and (
+            not self.layers or any(layer.media_type.startswith(_FILE_SYSTEM_TYPES) for layer in self.layers)
+        )
+
+    @property
+    def content_type(self) -> str:
+        """What it holds, in one media type: of the artifact, or of what tells it from an image."""
+        if self.artifact_type:
+            return self.artifact_type
+        if self.config.media_type in IMAGE_CONFIG_TYPES and self.layers and not self.is_runnable:
+            return self.layers[0].media_type
+        return self.config.media_type
 
     @property
     def references(self) -> tuple[Descriptor, ...]:
@@ -88,6 +90,7 @@ class Index:
 
     media_type: str
     manifests: tuple[Descriptor, ...]
+    artifact_type: str = ""
 
     @property
     def references(self) -> tuple[Descriptor, ...]:
@@ -97,7 +100,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class UnknownManifest:
-    """A manifest of a type that is mirrored but not understood: schema 1, or something new."""
+    """A manifest of a type that is mirrored but not understood: OCI's artifact manifest of 1.1's drafts, or something new."""
 
     media_type: str
 
@@ -123,8 +126,9 @@ def parse_manifest(raw: bytes, media_type: str) -> Manifest:
     if declared is not None and declared != media_type:
         raise InvalidInput(f"the manifest says it is {declared!r}, but it came as {media_type!r}")
     if media_type in INDEX_TYPES:
-        return Index(media_type, _descriptors(document, "manifests"))
-    return ImageManifest(media_type, _descriptor(document.get("config"), "config"), _descriptors(document, "layers"))
+        return Index(media_type, _descriptors(document, "manifests"), _artifact_type(document))
+    config, layers = _descriptor(document.get("config"), "config"), _descriptors(document, "layers")
+    return ImageManifest(media_type, config, layers, _artifact_type(document))
 
 
 def is_media_type(text: str) -> bool:
@@ -141,6 +145,8 @@ def declared_media_type(raw: bytes) -> str | None:
     declared = document.get("mediaType")
     if isinstance(declared, str) and declared and is_media_type(declared):
         return declared
+    if document.get("schemaVersion") == 1:
+        return DOCKER_SCHEMA1_SIGNED if "signatures" in document else DOCKER_SCHEMA1
     if isinstance(document.get("manifests"), list):
         return OCI_INDEX
     return OCI_MANIFEST if isinstance(document.get("layers"), list) and "config" in document else None
@@ -222,7 +228,14 @@ def _descriptor(value: Any, where: str) -> Descriptor:
         size=size,
         platform=_platform(platform, where) if platform is not None else None,
         urls=tuple(url for url in urls if isinstance(url, str)) if isinstance(urls, list) else (),
+        artifact_type=_artifact_type(value),
     )
+
+
+def _artifact_type(document: dict[str, Any]) -> str:
+    """It only describes: what is no media type is as good as nothing."""
+    value = document.get("artifactType")
+    return value if isinstance(value, str) and is_media_type(value) else ""
 
 
 def _platform(value: Any, where: str) -> Platform:
