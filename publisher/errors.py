@@ -29,3 +29,7 @@ class RepositoryDamaged(PublishError, IntegrityError):
 
 class Untrusted(RepositoryDamaged):
     """Whitelist, certificate and manifest do not form a valid chain from the master key to the repository's content."""
+
+
+class AgainstPolicy(PublishError):
+    """The operator's policy rules the image out, or it was taken down; refused, with the rule and what to do about it."""
