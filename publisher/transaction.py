@@ -108,6 +108,10 @@ class Transaction:
             raise NotFound(f"{show(normalise(path))} does not exist")
         if not stat.S_ISREG(entry.mode):
             raise InvalidInput(f"{show(normalise(path))} is not a regular file")
+        return self.content(entry)
+
+    def content(self, entry: Entry) -> bytes:
+        """Content of a regular file, wherever it is or was, or of one of its chunks. Raises RepositoryDamaged, Unavailable."""
         return b"".join(self._repository.objects.content(entry))
 
     def graft(self, path: bytes, tree: Directory) -> None:
