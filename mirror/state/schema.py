@@ -72,6 +72,7 @@ images = Table(
         Column(f"{state}_at", Double, comment=f"when it last became {state}")
         for state in ("queued", "fetching", "ingesting", "committing", "replicating", "published", "refused", "failed", "expired")
     ),
+    Column("not_an_image_at", Double, comment="when it last became not-an-image"),
     comment="The publish job and the state of one image manifest",
 )
 
@@ -89,6 +90,8 @@ names = Table(
     Column("path", Text),
     Column("revision", BigInteger),
     Column("published_at", Double),
+    Column("link_fqrn", Text, comment="where its public link is, whatever that leads to meanwhile"),
+    Column("link_path", Text),
     Column(
         "serial", BigInteger, nullable=False, index=True, comment="value of the counter at the last change of it or its image"
     ),
@@ -96,6 +99,29 @@ names = Table(
     Index(None, "registry", "repository", "target_digest"),
     Index(None, "registry", "repository", "manifest_digest"),
     comment="Names under which images were pulled, and the public path that each got",
+)
+
+leftovers = Table(
+    "leftovers",
+    metadata,
+    Column("fqrn", Text, nullable=False),
+    Column("path", Text, nullable=False, comment="as in names"),
+    Column("since", Double, nullable=False),
+    PrimaryKeyConstraint("fqrn", "path"),
+    comment="Public links that lead to what their name stands for no more; a row goes when the link is removed, or right",
+)
+
+index_children = Table(
+    "index_children",
+    metadata,
+    Column("index_digest", Text, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("manifest_digest", Text, nullable=False, index=True),
+    Column("media_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("platform", Text, nullable=False, comment="os/architecture[/variant] as listed; empty: none is stated"),
+    PrimaryKeyConstraint("index_digest", "position"),
+    comment="Image manifests that indexes list, those of indexes in indexes too, in their order",
 )
 
 counters = Table(

@@ -6,7 +6,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
@@ -98,3 +100,59 @@ async def test_processes_that_start_together_migrate_once(empty_url: str) -> Non
     async with database.read() as connection:
         assert await connection.run_sync(_differences) == []
     await database.close()
+
+
+_FIRST_SCHEMA = """
+INSERT INTO images (manifest_digest, state, attempts, source_registry, source_repository, fqrn, updated_at, published_at)
+VALUES ('sha256:m', 'published', 0, 'docker.io', 'library/debian', 'one.example.org', 5, 5);
+INSERT INTO images (manifest_digest, state, attempts, ready_at, source_registry, source_repository, updated_at)
+VALUES ('sha256:n', 'queued', 0, 6, 'docker.io', 'library/debian', 6);
+INSERT INTO names (registry, repository, reference, target_digest, manifest_digest, requested_at, fqrn, path, revision,
+published_at, serial) VALUES
+('docker.io', 'library/debian', '12', 'sha256:i', 'sha256:m', 4, 'one.example.org', '/cvmfs/one.example.org/x:12', 3, 5, 1);
+INSERT INTO names (registry, repository, reference, target_digest, manifest_digest, requested_at, serial)
+VALUES ('docker.io', 'library/debian', '13', 'sha256:n', 'sha256:n', 6, 2);
+INSERT INTO tags (registry, repository, tag, digest, media_type, size, checked_at)
+VALUES ('docker.io', 'library/debian', '12', 'sha256:i', 'application/json', 7, 4);
+INSERT INTO repositories (fqrn, revision, root_hash, public_key, url_path, stored_bytes, state, updated_at)
+VALUES ('one.example.org', 3, 'ab', 'PEM', '/cvmfs/one.example.org', 9, 'active', 5);
+INSERT INTO layers (fqrn, digest, size, entries) VALUES ('one.example.org', 'sha256:l', 50, 3)
+"""
+
+
+async def test_a_database_of_the_first_revision_keeps_its_content(empty_url: str) -> None:
+    database = Database(DatabaseSettings(empty_url))
+    async with database.write() as connection:
+        await connection.run_sync(_upgrade_to, "0001")
+        for statement in _FIRST_SCHEMA.split(";"):
+            await connection.execute(text(statement))
+    await migrate(database)
+    async with database.read() as connection:
+        assert await connection.run_sync(_differences) == []
+        names = await connection.execute(
+            text(
+                "SELECT reference, platform, manifest_digest, path, revision, link_fqrn, link_path FROM names ORDER BY reference"
+            )
+        )
+        path = "/cvmfs/one.example.org/x:12"
+        assert [tuple(row) for row in names] == [
+            ("12", "", "sha256:m", path, 3, "one.example.org", path),
+            ("13", "", "sha256:n", None, None, None, None),
+        ]
+        images = await connection.execute(text("SELECT manifest_digest, state, fqrn, ready_at FROM images ORDER BY 1"))
+        assert [tuple(row) for row in images] == [
+            ("sha256:m", "published", "one.example.org", None),
+            ("sha256:n", "queued", None, 6.0),
+        ]
+        for table in ("tags", "layers"):
+            assert (await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one() == 1
+    await database.close()
+
+
+def _upgrade_to(connection: Connection, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate_module.__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    config.attributes["metadata"] = metadata
+    command.upgrade(config, revision)
