@@ -15,6 +15,7 @@ from rich.status import Status
 
 from mirror.errors import InvalidInput, MirrorError, NotFound, Unavailable
 from mirror.jobs.model import State
+from mirror.jobs.notes import Notes
 
 EXIT_UNREACHABLE = 1
 EXIT_NOT_YET = 3
@@ -36,7 +37,8 @@ _POLL_SECONDS = 0.5
 @click.option("--wait", is_flag=True, help="Wait until the image is published, or until it is clear that it will not be.")
 @click.option("--timeout", type=click.FloatRange(min=0), default=3600.0, show_default=True, help="Seconds to wait at the most.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything that the mirror knows of the image as JSON.")
-def where(reference: str, server: str, wait: bool, timeout: float, as_json: bool) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Say on standard error what of the image was left out or changed, by rule.")
+def where(reference: str, server: str, wait: bool, timeout: float, *, as_json: bool, verbose: bool) -> None:
     """Print the /cvmfs path of the image REFERENCE (such as docker://docker.io/library/debian:12).
 
     Exit codes: 0 published; 3 not yet; 4 refused, failed or expired; 5 never pulled through this mirror; 1 mirror not reached.
@@ -56,6 +58,8 @@ def where(reference: str, server: str, wait: bool, timeout: float, as_json: bool
         click.echo(json.dumps(image, indent=2))
     elif image["path"] is not None:
         click.echo(image["path"])
+        if verbose:
+            click.echo(Notes.of(image.get("notes")).words() or "nothing of the image was left out or changed", err=True)
     else:
         click.echo(_describe(image))
     if image["path"] is None:

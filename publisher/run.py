@@ -29,7 +29,7 @@ from mirror.upstream.client import UpstreamClient
 from mirror.upstream.session import open_session
 from publisher.cvmfs.cuts import CutLimits
 from publisher.errors import Conflict
-from publisher.layers.limits import LayerLimits
+from publisher.layer_settings import layer_limits, layer_policy
 from publisher.lease import RepositoryLease
 from publisher.public import PublicContent
 from publisher.spool import RepositorySettings
@@ -61,12 +61,12 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         content = await _open_content(config, stack)
         owner = f"{socket.gethostname()}:{data.root}"
         targets: dict[str, Target] = {}
-        limits = UnpackLimits(LayerLimits(**config.publish.limits.model_dump()), images=config.publish.images)
+        limits = UnpackLimits(layer_limits(config.publish), images=config.publish.images)
         for fqrn in config.publish.repositories:
             stratum0 = await asyncio.to_thread(_open, fqrn, config, data)
             stack.callback(stratum0.pipeline.close)
             await repositories.put(stratum0.facts(await asyncio.to_thread(stratum0.repository.manifest)))
-            unpacker = Unpacker(content, stratum0, limits)
+            unpacker = Unpacker(content, stratum0, limits, layer_policy(config.publish))
             stack.push_async_callback(unpacker.close)
             targets[fqrn] = Target(stratum0, unpacker, RepositoryLease(repositories, fqrn, owner, config.publish.lease))
         await stack.enter_async_context(running("housekeeping", lambda: _keep_house(config, repositories, targets)))

@@ -7,7 +7,7 @@ transaction names them (`publisher.images.place`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from contextvars import copy_context
@@ -22,6 +22,7 @@ from cachetools import LRUCache
 
 from mirror.errors import InvalidInput
 from mirror.jobs.model import Job, State
+from mirror.jobs.notes import Notes
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Descriptor, ImageConfig, ImageManifest, parse_config
 from mirror.oci.reference import RepositoryName
@@ -36,6 +37,7 @@ from publisher.layers.ingest import LayerResult, ingest_layer
 from publisher.layers.limits import LayerLimits
 from publisher.layers.merge import merge
 from publisher.layers.permissions import PermissionPolicy, apply_permissions
+from publisher.layers.policy import LayerPolicy
 from publisher.public import PublicContent, PublicManifest
 from publisher.stratum0 import Stratum0
 
@@ -62,7 +64,11 @@ class UnpackLimits:
 class Unpacker:
     """Prepares images for one repository; safe for several images at a time."""
 
-    def __init__(self, content: PublicContent, stratum0: Stratum0, limits: UnpackLimits) -> None:
+    def __init__(
+        self, content: PublicContent, stratum0: Stratum0, limits: UnpackLimits, policy: LayerPolicy | None = None
+    ) -> None:
+        """policy: default `LayerPolicy()`."""
+        self._policy = policy or LayerPolicy()
         self._content = content
         self._stratum0 = stratum0
         self._limits = limits
@@ -88,14 +94,16 @@ class Unpacker:
         view = _View(repository.clock(), await asyncio.to_thread(repository.reader))
         image = PreparedImage(job.manifest, public.raw, manifest, tuple(request.image for request in job.requests))
         if await asyncio.to_thread(_is_complete, view.reader, manifest):
-            return image
+            return replace(image, notes=await asyncio.to_thread(_notes_of_held, view.reader, manifest))
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._fetch_lacking(name, manifest.layers, view.reader, on_state))
                 layers = await self._layers(name, manifest, config, view)
         except ExceptionGroup as failures:
             raise _first(failures) from failures
-        return replace(image, layers=tuple(layers), flat=await asyncio.to_thread(self._flat, layers, config))
+        flat = await asyncio.to_thread(self._flat, layers, config)
+        notes = _total({layer.descriptor.digest: layer.notes for layer in layers})
+        return replace(image, layers=tuple(layers), flat=flat, notes=notes)
 
     async def close(self) -> None:
         """Give up layers that are being unpacked, and return when no thread works on one any more."""
@@ -154,7 +162,7 @@ class Unpacker:
                 size=result.size,
                 seconds=round(monotonic() - started, 3),
             )
-            unpacked = UnpackedLayer(layer, result.diff_id, result.tree, result.entries, result.size, since)
+            unpacked = UnpackedLayer(layer, result.diff_id, result.tree, result.entries, result.size, result.notes, since)
         if _weight(unpacked) <= self._known.maxsize:
             self._known[layer.digest] = unpacked
         return unpacked
@@ -172,11 +180,11 @@ class Unpacker:
 
     def _ingest(self, blob: ArrivingBlob, diff_id: Digest, below: Sequence[UnpackedLayer]) -> LayerResult:
         lower = (lambda: merge([layer.tree for layer in below])) if below else None
-        return ingest_layer(blob, diff_id, self._stratum0.pipeline, self._limits.layer, lower=lower)
+        return ingest_layer(blob, diff_id, self._stratum0.pipeline, self._limits.layer, lower=lower, policy=self._policy)
 
     def _flat(self, layers: Sequence[UnpackedLayer], config: ImageConfig) -> Directory:
         flat = merge([layer.tree for layer in layers])
-        apply_permissions(flat, PermissionPolicy())
+        apply_permissions(flat, PermissionPolicy(setuid=self._policy.setuid))
         with_singularity_files(flat, config, self._stratum0.pipeline)
         return flat
 
@@ -213,6 +221,20 @@ def _read(view: _View, layer: Descriptor) -> UnpackedLayer:
     """A layer that the repository holds. Raises RepositoryDamaged."""
     reader = view.reader
     tree = reader.tree(layout.layer_root(layer.digest))
-    diff_id, size = metadata.parse_layers_json(reader.read(layout.layers_document(layer.digest)))
+    facts = _facts(reader, layer.digest)
     entries = sum(1 for _ in tree.walk())
-    return UnpackedLayer(layer, diff_id, tree, entries, size, view.opened)
+    return UnpackedLayer(layer, facts.diff_id, tree, entries, facts.size, facts.notes, view.opened)
+
+
+def _notes_of_held(reader: RepositoryReader, manifest: ImageManifest) -> Notes:
+    """Of an image all of whose layers the repository holds. Raises RepositoryDamaged."""
+    return _total({layer.digest: _facts(reader, layer.digest).notes for layer in manifest.layers})
+
+
+def _facts(reader: RepositoryReader, layer: Digest) -> metadata.LayerFacts:
+    return metadata.parse_layers_json(reader.read(layout.layers_document(layer)))
+
+
+def _total(notes: Mapping[Digest, Notes]) -> Notes:
+    """Of layers by their digests: one that an image has twice counts once."""
+    return sum(notes.values(), Notes())

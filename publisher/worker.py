@@ -170,8 +170,8 @@ class Worker:
             name: Publication(fqrn, f"/cvmfs/{fqrn}/{layout.public_link(name).decode('ascii')}", revision.revision)
             for name in image.names
         }
-        held = [HeldLayer(layer.descriptor.digest, layer.descriptor.size, layer.entries) for layer in image.layers]
-        await self._queue.published(self._settings.owner, job.manifest, fqrn, publications, held)
+        held = [HeldLayer(layer.descriptor.digest, layer.descriptor.size, layer.entries, layer.notes) for layer in image.layers]
+        await self._queue.published(self._settings.owner, job.manifest, fqrn, publications, held, notes=image.notes)
         log.info("image_published", fqrn=fqrn, revision=revision.revision, seconds=round(time() - started, 3))
 
     async def _prove_names(self, job: Job) -> None:

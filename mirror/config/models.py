@@ -175,6 +175,8 @@ class PublishSettings(Section):
     ttl: WholeSeconds = Field(default=60, ge=1, le=DAY)
     whitelist_lifetime: Duration = Field(default=30 * DAY, ge=DAY, le=365 * DAY)
     compressor: Compressor = "libdeflate-5"
+    setuid: Literal["keep", "drop"] = "keep"
+    capabilities: Literal["keep", "drop"] = "drop"
     threads: Count = Field(default=0, ge=0, le=256)
     images: Count = Field(default=4, ge=1, le=256)
     batch: Count = Field(default=20, ge=1, le=1000)

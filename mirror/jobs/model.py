@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mirror.jobs.notes import NO_NOTES, Notes
 from mirror.oci.digest import Digest
 from mirror.oci.reference import ImageReference, RepositoryName
 
@@ -90,3 +91,5 @@ class ImageStatus:
     requested: float
     updated: float
     published: float | None
+    notes: Notes = NO_NOTES
+    """What unpacking left out or changed."""

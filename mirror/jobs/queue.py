@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from mirror.jobs import intake
 from mirror.jobs.change import NOT_PUBLISHED, Change, is_name
 from mirror.jobs.model import Job, Publication, PublishRequest, State
+from mirror.jobs.notes import NO_NOTES, Notes
 from mirror.jobs.retry import RetryPolicy
 from mirror.oci.digest import Digest
 from mirror.oci.reference import ImageReference, RepositoryName
@@ -37,6 +38,7 @@ class HeldLayer:
     digest: Digest
     size: int
     entries: int
+    notes: Notes = NO_NOTES
 
 
 class Queue:
@@ -135,11 +137,14 @@ class Queue:
         fqrn: str,
         publications: Mapping[ImageReference, Publication],
         held: Iterable[HeldLayer],
+        *,
+        notes: Notes = NO_NOTES,
     ) -> None:
         """The image is readable in the CVMFS repository under these names. Raises LeaseExpired, changing nothing.
 
-        Call it in the order of the commits. held: the image's layers. Names that were asked for meanwhile make it a job again. A
-        name that meanwhile moved to another image leads to this one now; that other image becomes a job again, too.
+        Call it in the order of the commits. held: the image's layers. notes: on the whole of it. Names that were asked for
+        meanwhile make it a job again. A name that meanwhile moved to another image leads to this one now; that other image
+        becomes a job again, too.
         """
         digest = str(manifest)
         async with Change.begin(self._database, self._clock()) as change:
@@ -147,7 +152,16 @@ class Queue:
             await self._add_layers(change, fqrn, held)
             for image, publication in publications.items():
                 await _publish_name(change, image, digest, publication)
-            await change.set_state([digest], State.PUBLISHED, reason=None, attempts=0, lease_owner=None, ready_at=None, fqrn=fqrn)
+            await change.set_state(
+                [digest],
+                State.PUBLISHED,
+                reason=None,
+                attempts=0,
+                lease_owner=None,
+                ready_at=None,
+                fqrn=fqrn,
+                notes=notes.as_json(),
+            )
             if await change.waiting_names([digest]):
                 await change.set_state([digest], State.QUEUED, ready_at=change.now)
 
@@ -193,7 +207,16 @@ class Queue:
         return bool((await connection.execute(statement)).scalar_one())
 
     async def _add_layers(self, change: Change, fqrn: str, held: Iterable[HeldLayer]) -> None:
-        rows = [{"fqrn": fqrn, "digest": str(layer.digest), "size": layer.size, "entries": layer.entries} for layer in held]
+        rows = [
+            {
+                "fqrn": fqrn,
+                "digest": str(layer.digest),
+                "size": layer.size,
+                "entries": layer.entries,
+                "notes": layer.notes.as_json(),
+            }
+            for layer in held
+        ]
         if rows:
             await change.connection.execute(self._database.insert(layers).on_conflict_do_nothing(), rows)
 

@@ -10,6 +10,7 @@ from sqlalchemy import func, or_, select
 
 from mirror.jobs.change import is_name
 from mirror.jobs.model import ImageStatus, Publication, PublishRequest, State
+from mirror.jobs.notes import Notes
 from mirror.oci.digest import Digest
 from mirror.oci.reference import ImageReference, Reference, RepositoryName
 from mirror.state.engine import Database
@@ -52,6 +53,7 @@ class Statuses:
             images.c.attempts,
             images.c.ready_at,
             images.c.updated_at,
+            images.c.notes,
         ).join(images, images.c.manifest_digest == names.c.manifest_digest)
         if image.reference.digest is None:
             statement = statement.where(*is_name(image))
@@ -143,4 +145,5 @@ def _status(row: Any) -> ImageStatus:
         requested=row.requested_at,
         updated=row.updated_at,
         published=row.published_at,
+        notes=Notes.parse(row.notes or "{}"),
     )

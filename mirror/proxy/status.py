@@ -162,5 +162,6 @@ def _image_document(status: ImageStatus, times: dict[State, float]) -> dict[str,
         "requested": status.requested,
         "updated": status.updated,
         "published": status.published,
+        "notes": status.notes.as_dict(),
         "times": {state.value: time for state, time in times.items()},
     }

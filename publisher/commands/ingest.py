@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import BinaryIO
 import click
 
 from mirror.errors import InvalidInput, NotFound
+from mirror.jobs.notes import Notes
 from publisher.commands.report import Report, size
 from publisher.commands.verb import path_value, verb
 from publisher.commands.workplace import Workplace
@@ -19,8 +21,8 @@ from publisher.cvmfs.cuts import CutLimits, GrowthLimits
 from publisher.cvmfs.entry import Directory
 from publisher.cvmfs.path import ROOT
 from publisher.errors import BrokenLayer, UnsafeLayer
+from publisher.layer_settings import layer_limits, layer_policy
 from publisher.layers.ingest import LayerResult, ingest_layer
-from publisher.layers.limits import Dropped, LayerLimits
 from publisher.overlay import lay_over
 from publisher.repository import Repository
 from publisher.transaction import Transaction
@@ -29,7 +31,9 @@ _STDIN = "-"
 
 
 @verb("ingest")
-@click.option("-t", "--tar", metavar="FILE", help="Archive to unpack, plain or gzip-compressed; - for standard input.")
+@click.option(
+    "-t", "--tar", metavar="FILE", help="Archive to unpack, plain or compressed with gzip or zstd; - for standard input."
+)
 @click.option("-b", "--base", metavar="PATH", default="", help="Directory to unpack into; the root of the repository without it.")
 @click.option("-d", "--delete", "deleted", metavar="PATH", multiple=True, help="Path to delete before; may be repeated.")
 @click.option("-c", "--catalog", is_flag=True, help="Give the base directory a nested catalog of its own.")
@@ -69,8 +73,12 @@ def ingest(
         elif catalog:
             transaction.make_catalog(into)
         published = transaction.commit()
-    entries, dropped = (unpacked.entries, unpacked.dropped) if unpacked is not None else (0, Dropped())
-    _tell(dropped, report)
+    # Nobody's access is changed here, as it is in the root file systems of images.
+    entries, notes = (
+        (unpacked.entries, dataclasses.replace(unpacked.notes, access_added=0)) if unpacked is not None else (0, Notes())
+    )
+    if notes.left_out:
+        report.warn(notes.words())
     report.result(
         f"{place.fqrn} is at revision {published.revision}: {entries} entries unpacked"
         + (f" ({size(unpacked.size)})" if unpacked is not None else "")
@@ -81,9 +89,7 @@ def ingest(
         entries=entries,
         bytes=unpacked.size if unpacked is not None else 0,
         deleted=len(gone),
-        dropped_devices=dropped.devices,
-        dropped_xattrs=dropped.xattrs,
-        dropped_markers=dropped.markers,
+        notes=notes.as_dict(),
         seconds=round(time.time() - since, 3),
     )
 
@@ -104,9 +110,9 @@ def _unpack(place: Workplace, repository: Repository, tar: str, report: Report) 
         pipeline = stack.enter_context(place.pipeline(repository))
         update = stack.enter_context(report.progress(f"unpacking {tar}", is_bytes=True))
         counted = _Counted(archive, lambda done: update(done, total))
-        limits = LayerLimits(**place.config.publish.limits.model_dump())
+        publish = place.config.publish
         try:
-            return ingest_layer(counted, None, pipeline, limits, deletions=False)
+            return ingest_layer(counted, None, pipeline, layer_limits(publish), deletions=False, policy=layer_policy(publish))
         except (BrokenLayer, UnsafeLayer) as error:
             raise type(error)(f"{'standard input' if tar == _STDIN else tar}: {error}") from error
 
@@ -118,17 +124,6 @@ def _open(tar: str, stack: ExitStack) -> BinaryIO:
         return stack.enter_context(Path(tar).open("rb"))
     except OSError as error:
         raise InvalidInput(f"the archive {tar} cannot be read: {error.strerror}") from error
-
-
-def _tell(dropped: Dropped, report: Report) -> None:
-    parts = {
-        "devices and sockets": dropped.devices,
-        "extended attributes": dropped.xattrs,
-        "names that mean something to CVMFS": dropped.markers,
-    }
-    left_out = [f"{count} {what}" for what, count in parts.items() if count]
-    if left_out:
-        report.warn(f"left out: {', '.join(left_out)}")
 
 
 class _Counted:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mirror.errors import InvalidInput
+from mirror.jobs.notes import Notes
 from mirror.oci.digest import Digest
 
 
-def layers_json(layer: Digest, diff_id: Digest, size: int, created: float) -> bytes:
-    """A layer's digests (of its blob, and of its uncompressed archive), uncompressed bytes, and Unix time of unpacking."""
+def layers_json(layer: Digest, diff_id: Digest, size: int, created: float, notes: Notes) -> bytes:
+    """A layer's digests (of its blob, and of its uncompressed archive), uncompressed bytes, and Unix time of unpacking.
+
+    The member `notes` is our own: readers of the others pass it over.
+    """
     whole = int(created)
     nanoseconds = int((created - whole) * 1_000_000_000)
     return _document(
@@ -21,19 +26,29 @@ def layers_json(layer: Digest, diff_id: Digest, size: int, created: float) -> by
                 "compressed-diff-digest": str(layer),
                 "diff-digest": str(diff_id),
                 "diff-size": size,
+                "notes": notes.as_dict(),
             }
         ]
     )
 
 
-def parse_layers_json(document: bytes) -> tuple[Digest, int]:
-    """The diff_id of a layer and the bytes of its uncompressed archive. Raises InvalidInput."""
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """What is known of a layer that was unpacked. size: bytes of its uncompressed archive."""
+
+    diff_id: Digest
+    size: int
+    notes: Notes
+
+
+def parse_layers_json(document: bytes) -> LayerFacts:
+    """What `layers_json` wrote, here or elsewhere; without notes, if it has none. Raises InvalidInput."""
     try:
         (content,) = json.loads(document)
         size = content["diff-size"]
         if not isinstance(size, int) or isinstance(size, bool):
             raise InvalidInput("a layer's layers.json has no size in bytes")
-        return Digest.parse(content["diff-digest"]), size
+        return LayerFacts(Digest.parse(content["diff-digest"]), size, Notes.of(content.get("notes")))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InvalidInput(f"a layer's layers.json does not describe one layer: {error}") from error
 

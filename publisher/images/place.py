@@ -11,6 +11,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mirror.jobs.notes import NO_NOTES, Notes
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Descriptor, ImageManifest
 from mirror.oci.reference import ImageReference
@@ -32,6 +33,7 @@ class UnpackedLayer:
     entries: int
     size: int
     """Bytes of the uncompressed archive."""
+    notes: Notes = NO_NOTES
     safe_since: float = -math.inf
     """Unix seconds at which all its objects were there (`Transaction.rely_on`)."""
 
@@ -49,6 +51,8 @@ class PreparedImage:
     """Lowest first; none if the repository has all of them."""
     flat: Directory | None = None
     """None if the repository has it."""
+    notes: Notes = NO_NOTES
+    """The sum over the layers."""
 
     @property
     def config(self) -> Digest:
@@ -87,7 +91,7 @@ def _place_layer(transaction: Transaction, pipeline: Pipeline, layer: UnpackedLa
         for path in layout.layer_catalogs(digest):
             transaction.make_catalog(path)
         transaction.graft(layout.layer_root(digest), layer.tree)
-        document = metadata.layers_json(digest, layer.diff_id, layer.size, now)
+        document = metadata.layers_json(digest, layer.diff_id, layer.size, now, layer.notes)
         _put_document(transaction, layout.layers_document(digest), _stored(pipeline, document, now))
     origin = layout.origin_document(digest)
     before = transaction.read(origin) if transaction.exists(origin) else None

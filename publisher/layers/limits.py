@@ -1,4 +1,4 @@
-"""What a layer may be, and what became of the parts that are left out of it. Design, section 8, rules 4 and 5."""
+"""What a layer may be. Design, section 8, rules 4 and 5."""
 
 from __future__ import annotations
 
@@ -34,10 +34,13 @@ class LayerLimits:
     """Extended headers (PAX, GNU long names, sparse maps) of one member."""
     window_bytes: int = 128 << 20
     """Memory that a frame of zstd may ask for, to look back at its own content. The default is what zstd itself allows."""
+    table_bytes: int = 128 << 20
+    """Memory for the tables of a squashfs (inodes, names, extended attributes), uncompressed."""
 
     def __post_init__(self) -> None:
         """Raises InvalidInput where a limit is out of its bounds."""
-        if min(self.entries, self.expanded_bytes, self.file_bytes, self.path_bytes, self.ratio, self.header_bytes) < 1:
+        sizes = (self.expanded_bytes, self.file_bytes, self.path_bytes, self.header_bytes, self.table_bytes)
+        if min(self.entries, self.ratio, *sizes) < 1:
             raise InvalidInput("the limits of a layer must be at least 1")
         if not _SMALLEST_WINDOW <= self.window_bytes <= _LARGEST_WINDOW:
             raise InvalidInput(f"a layer's window_bytes must be {_SMALLEST_WINDOW} to {_LARGEST_WINDOW}")
@@ -45,15 +48,3 @@ class LayerLimits:
             raise InvalidInput("a layer's name_bytes must be 1 to 255")
         if not 1 <= self.depth <= _DEEPEST:
             raise InvalidInput(f"a layer's depth must be 1 to {_DEEPEST}")
-
-
-@dataclass(slots=True)
-class Dropped:
-    """How many things of a layer were left out by rule."""
-
-    devices: int = 0
-    """Character and block devices."""
-    xattrs: int = 0
-    """Extended attributes that are not `user.*`, belong to overlay drivers, or do not fit a catalog."""
-    markers: int = 0
-    """Names that mean something to CVMFS or to aufs, such as `.cvmfscatalog`."""

@@ -11,6 +11,7 @@ import pytest
 from mirror.errors import Unavailable
 from mirror.jobs.leases import LeaseExpired
 from mirror.jobs.model import ImageStatus, Job, Publication, State
+from mirror.jobs.notes import Notes
 from mirror.jobs.queue import HeldLayer, Queue
 from mirror.jobs.repositories import Repositories, RepositoryFacts
 from mirror.jobs.retry import RetryPolicy
@@ -67,7 +68,9 @@ async def test_from_a_pull_to_a_path(queue: Queue, statuses: Statuses, clock: Cl
         assert (await _status(statuses, "debian:12")).state is state
     clock.advance(1)
     publication = Publication(FQRN, f"/cvmfs/{FQRN}/docker.io/library/debian:12", 7)
-    await queue.published("p1", job.manifest, FQRN, {request.image: publication}, [HeldLayer(digest_of("l"), 50, 3)])
+    await queue.published(
+        "p1", job.manifest, FQRN, {request.image: publication}, [HeldLayer(digest_of("l"), 50, 3)], notes=Notes(setuid_kept=2)
+    )
     status = await _status(statuses, "docker.io/library/debian:12")
     assert status == ImageStatus(
         image=request.image,
@@ -81,6 +84,7 @@ async def test_from_a_pull_to_a_path(queue: Queue, statuses: Statuses, clock: Cl
         requested=clock.now - 5,
         updated=clock.now,
         published=clock.now,
+        notes=Notes(setuid_kept=2),
     )
     times = await statuses.times(digest_of("m"))
     steps = (State.QUEUED, State.FETCHING, State.INGESTING, State.COMMITTING, State.REPLICATING, State.PUBLISHED)

@@ -8,10 +8,11 @@ import posixpath
 import pytest
 
 from mirror.errors import InvalidInput
+from mirror.jobs.notes import Notes
 from mirror.oci.digest import Digest
 from mirror.oci.reference import ImageReference
 from publisher.images import layout
-from publisher.images.metadata import layers_json, origin_json
+from publisher.images.metadata import LayerFacts, layers_json, origin_json, parse_layers_json
 
 LAYER = Digest("sha256", "ab" + "c" * 62)
 CONFIG = Digest("sha256", "0f" + "1" * 62)
@@ -49,14 +50,28 @@ def test_public_links_lead_to_the_root_file_system(text: str, link: bytes) -> No
 
 def test_layers_json_has_the_members_that_tools_read() -> None:
     diff_id = Digest("sha256", "d" * 64)
-    (layer,) = json.loads(layers_json(LAYER, diff_id, 1234, 1_700_000_000.25))
+    (layer,) = json.loads(layers_json(LAYER, diff_id, 1234, 1_700_000_000.25, Notes(devices_dropped=2)))
     assert layer == {
         "id": "d" * 64,
         "created": "2023-11-14T22:13:20.250000000Z",
         "compressed-diff-digest": str(LAYER),
         "diff-digest": str(diff_id),
         "diff-size": 1234,
+        "notes": {"devices_dropped": 2},
     }
+
+
+def test_layers_json_is_read_back_whoever_wrote_it() -> None:
+    facts = LayerFacts(Digest("sha256", "d" * 64), 1234, Notes(setuid_kept=1, xattrs_dropped=3))
+    document = layers_json(LAYER, facts.diff_id, facts.size, 0, facts.notes)
+    assert parse_layers_json(document) == facts
+    (layer,) = json.loads(document)
+    foreigns: list[object] = [None, [], {"setuid_kept": "many", "devices_dropped": -1, "later": 5}]
+    for foreign in foreigns:
+        layer["notes"] = foreign
+        assert parse_layers_json(json.dumps([layer]).encode()).notes == Notes()
+    del layer["notes"]
+    assert parse_layers_json(json.dumps([layer]).encode()) == LayerFacts(facts.diff_id, 1234, Notes())
 
 
 def test_origins_are_collected_once_each() -> None:

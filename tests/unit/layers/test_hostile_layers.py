@@ -191,7 +191,7 @@ def test_devices_are_dropped_and_counted_with_their_links() -> None:
     )
     layer = ingest(tar)
     assert paths(layer.tree) == ["dev", "dev/ok"]
-    assert layer.result.dropped.devices == 3
+    assert layer.result.notes.devices_dropped == 3
 
 
 def test_a_device_0_0_does_not_delete() -> None:
@@ -212,7 +212,7 @@ def test_names_that_catalogs_use_are_left_out_and_counted() -> None:
     )
     layer = ingest(tar)
     assert paths(layer.tree) == ["d", "d/.cvmfs-is-fine"]
-    assert layer.result.dropped.markers == 8
+    assert layer.result.notes.names_dropped == 8
 
 
 def test_entries_are_bounded_implied_ones_included() -> None:

@@ -1,0 +1,17 @@
+"""From settings to what the unpacking of layers takes."""
+
+from __future__ import annotations
+
+from mirror.config.models import PublishSettings
+from publisher.layers.limits import LayerLimits
+from publisher.layers.policy import LayerPolicy
+
+
+def layer_limits(publish: PublishSettings) -> LayerLimits:
+    """Bounds of one layer."""
+    return LayerLimits(**publish.limits.model_dump())
+
+
+def layer_policy(publish: PublishSettings) -> LayerPolicy:
+    """What is kept of it."""
+    return LayerPolicy(setuid=publish.setuid == "keep", capabilities=publish.capabilities == "keep")
