@@ -36,7 +36,7 @@ def open_storage(fqrn: str, config: Config, data: DataDirectory, environment: Ma
     """Blocking. Raises InvalidInput where the settings cannot be used, StorageFull, Unavailable."""
     where = config.publish.storage_of(fqrn)
     if where:
-        return _in_bucket(fqrn, where, config.publish.s3, data.spool / fqrn / "locks", environment)
+        return open_bucket(fqrn, where, config.publish.s3, data.spool / fqrn / "locks", environment)
     store = LocalObjectStore(data.cvmfs / fqrn)
     store.remove_leftovers(_LEFTOVER_SECONDS)
     return Storage(store, f"/cvmfs/{fqrn}", len(os.sched_getaffinity(0)))
@@ -54,8 +54,12 @@ def pipeline_limits(publish: PublishSettings, storage: Storage) -> PipelineLimit
     )
 
 
-def _in_bucket(fqrn: str, where: str, settings: S3Settings, locks: Path, environment: Mapping[str, str]) -> Storage:
-    """where: `s3://bucket/prefix`, below which the repository has a directory of its own."""
+def open_bucket(fqrn: str, where: str, settings: S3Settings, locks: Path, environment: Mapping[str, str] = os.environ) -> Storage:
+    """A repository, or a replica of one, in a bucket. Nothing is asked of the service yet.
+
+    where: `s3://bucket/prefix`, below which the repository has a directory of its own; locks: a directory for lock files.
+    Raises InvalidInput where the settings cannot be used.
+    """
     try:
         from publisher.objects.s3 import S3Limits, S3ObjectStore, S3Place  # noqa: PLC0415 (obstore is an optional package)
     except ImportError as error:

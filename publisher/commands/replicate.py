@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,9 +17,11 @@ from publisher.commands.report import Report, size
 from publisher.commands.verb import duration_value, verb
 from publisher.commands.workplace import Workplace
 from publisher.objects.local import LocalObjectStore
+from publisher.objects.store import ObjectStore
 from publisher.replicate.follow import follow
-from publisher.replicate.model import Extent, Replicated
+from publisher.replicate.model import Extent, Replicated, ReplicationLimits
 from publisher.replicate.replica import replicate
+from publisher.storage import open_bucket
 
 
 @verb("replicate")
@@ -26,14 +29,16 @@ from publisher.replicate.replica import replicate
 @click.option("-k", "--public-key", type=click.Path(path_type=Path), help="Public master key to trust; the usual one without it.")
 @click.option(
     "--storage",
-    type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="Directory for the replica, which any web server can serve.",
+    metavar="PLACE",
+    help="Directory for the replica, which any web server can serve; or s3://bucket/prefix, with the settings of [publish.s3], "
+    "for <prefix>/FQRN in a bucket.",
 )
 @click.option(
     "--spool",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Directory for the replica's lock and checksum; <storage>.spool without it.",
+    help="Directory for the replica's lock and checksum and for files on their way. Without it <storage>.spool; for a bucket, "
+    "FQRN.replica among the spool directories.",
 )
 @click.option(
     "--extent",
@@ -51,7 +56,7 @@ def replicate_repository(
     *,
     url: str,
     public_key: Path | None,
-    storage: Path,
+    storage: str,
     spool: Path | None,
     extent: str,
     allow_older: bool,
@@ -63,9 +68,7 @@ def replicate_repository(
     What is there is not fetched again, and an interrupted replication goes on where it was.
     """
     key = place.master_key(public_key)
-    spool = spool or storage.with_name(f"{storage.name}.spool")
-    spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = LocalObjectStore(storage)
+    replica = _replica(place, storage, spool)
 
     def told(result: Replicated) -> None:
         if result.changed or not following:
@@ -78,7 +81,15 @@ def replicate_repository(
         on_progress = lambda progress: update(progress.objects, progress.found)  # noqa: E731 (shorter than a def)
         if not following:
             work = replicate(
-                url, place.fqrn, key, store, spool, extent=Extent(extent), allow_older=allow_older, on_progress=on_progress
+                url,
+                place.fqrn,
+                key,
+                replica.store,
+                replica.spool,
+                limits=replica.limits,
+                extent=Extent(extent),
+                allow_older=allow_older,
+                on_progress=on_progress,
             )
             told(asyncio.run(work))
             return
@@ -86,8 +97,9 @@ def replicate_repository(
             url,
             place.fqrn,
             key,
-            store,
-            spool,
+            replica.store,
+            replica.spool,
+            limits=replica.limits,
             poll_seconds=poll,
             extent=Extent(extent),
             on_replicated=told,
@@ -95,6 +107,23 @@ def replicate_repository(
             on_progress=on_progress,
         )
         asyncio.run(_until_stopped(endless))
+
+
+@dataclass(frozen=True, slots=True)
+class _Replica:
+    store: ObjectStore
+    spool: Path
+    limits: ReplicationLimits
+
+
+def _replica(place: Workplace, storage: str, spool: Path | None) -> _Replica:
+    """Raises InvalidInput for a bucket that the settings do not lead to, StorageFull, Unavailable."""
+    if storage.startswith("s3://"):
+        spool = spool or place.data.spool / f"{place.fqrn}.replica"
+        bucket = open_bucket(place.fqrn, storage, place.config.publish.s3, spool / "locks")
+        return _Replica(bucket.store, spool, ReplicationLimits(threads=bucket.concurrency))
+    directory = Path(storage)
+    return _Replica(LocalObjectStore(directory), spool or directory.with_name(f"{directory.name}.spool"), ReplicationLimits())
 
 
 async def _until_stopped(work: Coroutine[Any, Any, NoReturn]) -> None:

@@ -76,6 +76,7 @@ class ObjectFetcher:
         self._queue: asyncio.Queue[WantedObject] = asyncio.Queue(2 * limits.http.connections)
         self._under_way: dict[tuple[ContentHash, ObjectKind], list[OnStored]] = {}
         self._recent: LRUCache[tuple[ContentHash, ObjectKind], None] = LRUCache(_RECENT)
+        self._writers = max(1, limits.threads // 2)
         self._idle = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._fetching = 0
@@ -118,7 +119,7 @@ class ObjectFetcher:
     def _start(self) -> None:
         """One more task that fetches, and with the first of them those that write."""
         if not self._tasks:
-            for _ in range(max(1, self._bench.limits.threads // 2)):
+            for _ in range(self._writers):
                 self._tasks.append(self._group.create_task(self._write_small()))
         self._fetching += 1
         self._tasks.append(self._group.create_task(self._fetch_all()))
@@ -211,7 +212,8 @@ class ObjectFetcher:
             await self._filled.wait()
             batch: list[_Small] = []
             size = 0
-            while self._small and len(batch) < _BATCH_OBJECTS and size < _BATCH_BYTES:
+            most = _BATCH_OBJECTS if self._pace.is_quick else min(_BATCH_OBJECTS, -(-len(self._small) // self._writers))
+            while self._small and len(batch) < most and size < _BATCH_BYTES:
                 item = self._small.popleft()
                 batch.append(item)
                 size += len(item.data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -20,6 +19,7 @@ from publisher.replicate.files import local_failures
 from publisher.replicate.model import OnStep, Step
 from publisher.replicate.transfer import PART_SUFFIX
 from publisher.spool import Spool
+from publisher.status_file import note_status, utc_date
 
 SNAPSHOTTING_NAME = ".cvmfs_is_snapshotting"
 LAST_SNAPSHOT_NAME = ".cvmfs_last_snapshot"
@@ -75,7 +75,7 @@ class OwnFiles:
     def begin(self) -> None:
         """Clear away what one that died left, but for large objects in part, and say that the replica is in work."""
         self._clear(keep=PART_SUFFIX)
-        self._store.write_file(SNAPSHOTTING_NAME, self._date())
+        self._store.write_file(SNAPSHOTTING_NAME, f"{utc_date(self._clock())}\n".encode())
 
     def end(self, *, is_complete: bool) -> None:
         """Say that it is in work no more; of an incomplete one, large objects in part are kept."""
@@ -113,7 +113,9 @@ class OwnFiles:
             self._on_step(Step.MANIFEST)
             self._store.write_file(MANIFEST_NAME, new.manifest_file)
         self._on_step(Step.LAST_SNAPSHOT)
-        self._store.write_file(LAST_SNAPSHOT_NAME, self._date())
+        date = utc_date(self._clock())
+        note_status(self._store, last_snapshot=date)
+        self._store.write_file(LAST_SNAPSHOT_NAME, f"{date}\n".encode())
 
     def _clear(self, keep: str | None = None) -> None:
         with local_failures(self.scratch):
@@ -121,7 +123,3 @@ class OwnFiles:
             for file in self.scratch.iterdir():
                 if file.suffix != keep:
                     file.unlink()
-
-    def _date(self) -> bytes:
-        """As `date --utc` says it."""
-        return f"{datetime.fromtimestamp(self._clock(), UTC):%a %b %e %H:%M:%S UTC %Y}\n".encode()

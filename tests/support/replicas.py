@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mirror.upstream.policy import RetryPolicy
 from publisher.check import check
+from publisher.cvmfs.entry import Compression
+from publisher.cvmfs.hash import ContentHash
 from publisher.cvmfs.reader import RepositoryReader
 from publisher.objects.http_client import HttpLimits
 from publisher.objects.store import ObjectStore
@@ -16,7 +19,7 @@ from publisher.repository import Repository
 from publisher.spool import Spool
 from publisher.transaction import Transaction
 from tests.support.repositories import FQRN, Clock, keys_of
-from tests.support.sample_tree import everything, regular
+from tests.support.sample_tree import directory, everything, regular
 
 QUICK = RetryPolicy(attempts=3, first_delay=0.001, longest_delay=0.002)
 LIMITS = ReplicationLimits(http=HttpLimits(connections=20, attempts=QUICK), threads=2)
@@ -32,6 +35,15 @@ def publish(repository: Repository, name: bytes, *, tag: str | None = None, nest
             transaction.make_catalog(name + b"/files")
         if tag:
             transaction.tag(tag)
+        transaction.commit()
+
+
+def publish_object(repository: Repository, content: ContentHash, size: int) -> None:
+    """A revision with one file whose stored form is an object that somebody else provides."""
+    tree = directory()
+    tree.children[b"large"] = replace(regular(repository.store, b"x"), size=size, content=content, compression=Compression.NONE)
+    with Transaction(repository) as transaction:
+        transaction.graft(b"files", tree)
         transaction.commit()
 
 

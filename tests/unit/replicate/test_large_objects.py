@@ -17,7 +17,7 @@ from publisher.cvmfs.hash import ContentHash, ContentHasher, HashAlgorithm, Obje
 from publisher.objects.local import LocalObjectStore
 from publisher.repository import Repository
 from publisher.transaction import Transaction
-from tests.support.replicas import LIMITS, pull, replica_problems
+from tests.support.replicas import LIMITS, publish_object, pull, replica_problems
 from tests.support.repositories import FQRN, new_repository
 from tests.support.repository_server import RepositoryServer, cut_after, other_bytes, status
 from tests.support.sample_tree import directory, regular
@@ -26,15 +26,6 @@ MIB = 1 << 20
 DATA = hashlib.shake_128(b"large").digest(6 * MIB)
 CONTENT = ContentHash.of(DATA)
 LARGE = replace(LIMITS, spooled_above=MIB)
-
-
-def publish_object(repository: Repository, content: ContentHash, size: int) -> None:
-    """A revision with one file whose stored form is an object that somebody else provides."""
-    tree = directory()
-    tree.children[b"large"] = replace(regular(repository.store, b"x"), size=size, content=content, compression=Compression.NONE)
-    with Transaction(repository) as transaction:
-        transaction.graft(b"files", tree)
-        transaction.commit()
 
 
 class Breaking:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -122,8 +124,23 @@ async def test_nothing_new_is_nothing_written(
     assert result.progress == Progress()
     assert server.objects_served == 2
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "replica").rglob("*") if path.is_file()}
-    assert {path.name for path in after if after[path] != before.get(path)} == {".cvmfs_last_snapshot"}
+    assert {path.name for path in after if after[path] != before.get(path)} == {".cvmfs_last_snapshot", ".cvmfs_status.json"}
     assert (tmp_path / "replica" / ".cvmfs_last_snapshot").read_text() == "Fri Jan 15 08:01:40 UTC 2027\n"
+
+
+@pytest.mark.parametrize("before", [None, b"{", b"[]", b'{"last_gc": "Thu Jan  1 00:00:00 UTC 1970", "last_snapshot": "x"}'])
+async def test_monitors_are_told_when_the_replica_was_brought_up_to_date(
+    tmp_path: Path, stratum0: tuple[Repository, MemoryStore], server: RepositoryServer, before: bytes | None
+) -> None:
+    """As CernVM-FS's own monitor reads it; what others wrote into the file stays."""
+    store = MemoryStore()
+    if before is not None:
+        store.files[".cvmfs_status.json"] = before
+    await pull(server.url, store, tmp_path / "replica-spool")
+    status = json.loads(store.files[".cvmfs_status.json"])
+    assert datetime.strptime(status["last_snapshot"], "%a %b %d %H:%M:%S UTC %Y").replace(tzinfo=UTC).timestamp() == Clock()()
+    assert store.files[".cvmfs_last_snapshot"].decode().strip() == status["last_snapshot"]
+    assert status.keys() == {"last_snapshot"} | ({"last_gc"} if before and b"last_gc" in before else set())
 
 
 async def test_a_whitelist_signed_again_is_taken_without_a_new_revision(
