@@ -57,7 +57,7 @@ class PublicContent:
         except Denied as error:
             raise _private(name, error) from error
         manifest = parse_manifest(raw, media_type)
-        if not isinstance(manifest, ImageManifest) or not manifest.is_runnable:
+        if not isinstance(manifest, ImageManifest) or not manifest.is_publishable:
             raise InvalidInput(f"{name}@{digest} is no container image but {media_type}")
         return PublicManifest(raw, manifest)
 

@@ -32,7 +32,7 @@ def requests_of(
     """
     references = _references(pull, tags)
     if isinstance(manifest, ImageManifest):
-        if not manifest.is_runnable or (references is None and any(request.manifest == pull.digest for request in known)):
+        if not manifest.is_publishable or (references is None and any(request.manifest == pull.digest for request in known)):
             return []
         return _named(pull, references, pull.digest)
     if isinstance(manifest, Index):

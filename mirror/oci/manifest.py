@@ -6,12 +6,12 @@ same members. Unknown members are left alone.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from mirror.errors import InvalidInput
 from mirror.oci.digest import Digest
+from mirror.oci.document import json_object
 from mirror.oci.platform import Platform as Platform
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -28,6 +28,9 @@ IMAGE_CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "app
 
 _FILE_SYSTEM_TYPES = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
 """What media types of layers that are file systems begin with."""
+
+SIF_TYPES = frozenset({"application/vnd.sylabs.sif.layer.v1.sif", "appliciation/vnd.sylabs.sif.layer.tar"})
+"""Of the one layer of what `apptainer push` makes; the second one, typing error included, is that of Singularity before 3.7."""
 
 MAX_MEDIA_TYPE = 255
 """Characters; RFC 6838, section 4.2, allows 127 on each side of the slash."""
@@ -68,6 +71,21 @@ class ImageManifest:
         return self.config.media_type in IMAGE_CONFIG_TYPES and (
             not self.layers or any(layer.media_type.startswith(_FILE_SYSTEM_TYPES) for layer in self.layers)
         )
+
+    @property
+    def sif(self) -> Descriptor | None:
+        """The file of a SIF image, which is its only layer; None if this is something else. No config tells it reliably."""
+        return self.layers[0] if len(self.layers) == 1 and self.layers[0].media_type in SIF_TYPES else None
+
+    @property
+    def is_publishable(self) -> bool:
+        """Whether this has a root file system that can be unpacked."""
+        return self.is_runnable or self.sif is not None
+
+    @property
+    def root(self) -> Digest:
+        """What the root file system is known by: the config's digest, or that of a SIF file, for all of these have one config."""
+        return self.config.digest if self.sif is None else self.sif.digest
 
     @property
     def content_type(self) -> str:
@@ -121,7 +139,7 @@ def parse_manifest(raw: bytes, media_type: str) -> Manifest:
     media_type = media_type.partition(";")[0].strip()
     if media_type not in IMAGE_TYPES | INDEX_TYPES:
         return UnknownManifest(media_type)
-    document = _json_object(raw, "manifest")
+    document = json_object(raw, "manifest")
     declared = document.get("mediaType")
     if declared is not None and declared != media_type:
         raise InvalidInput(f"the manifest says it is {declared!r}, but it came as {media_type!r}")
@@ -139,7 +157,7 @@ def is_media_type(text: str) -> bool:
 def declared_media_type(raw: bytes) -> str | None:
     """The media type that a manifest itself states, or else that its members show; None if it is no manifest that we know."""
     try:
-        document = _json_object(raw, "manifest")
+        document = json_object(raw, "manifest")
     except InvalidInput:
         return None
     declared = document.get("mediaType")
@@ -166,7 +184,7 @@ class ImageConfig:
 
 def parse_config(raw: bytes) -> ImageConfig:
     """Read an image configuration. Raises InvalidInput, naming the member that is wrong."""
-    document = _json_object(raw, "config")
+    document = json_object(raw, "config")
     root_fs = document.get("rootfs")
     if not isinstance(root_fs, dict):
         raise InvalidInput("the image config has no 'rootfs' object")
@@ -184,16 +202,6 @@ def parse_config(raw: bytes) -> ImageConfig:
         command=_strings(execution, "Cmd"),
         labels={str(key): str(value) for key, value in labels.items()},
     )
-
-
-def _json_object(raw: bytes, what: str) -> dict[str, Any]:
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"the {what} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidInput(f"the {what} is not a JSON object")
-    return document
 
 
 def _strings(document: dict[str, Any], member: str) -> tuple[str, ...]:

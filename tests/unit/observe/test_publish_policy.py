@@ -28,7 +28,12 @@ ARM64 = Platform("linux", "arm64")
 ARM64_V8 = Platform("linux", "arm64", "v8")
 IMAGE_CONFIG = Descriptor("application/vnd.oci.image.config.v1+json", Digest.of(b"config"), 2)
 IMAGE = ImageManifest(OCI_MANIFEST, IMAGE_CONFIG, ())
-SIF = ImageManifest(OCI_MANIFEST, Descriptor("application/vnd.sylabs.sif.config.v1+json", Digest.of(b"sif"), 2), ())
+SIF_CONFIG = Descriptor("application/vnd.sylabs.sif.config.v1+json", Digest.of(b"{}"), 2)
+SIF_FILE = Descriptor("application/vnd.sylabs.sif.layer.v1.sif", Digest.of(b"sif"), 3)
+SIF = ImageManifest(OCI_MANIFEST, SIF_CONFIG, (SIF_FILE,))
+CHART = ImageManifest(
+    OCI_MANIFEST, Descriptor("application/vnd.cncf.helm.config.v1+json", Digest.of(b"chart"), 2), (SIF_CONFIG, SIF_FILE)
+)
 
 
 def _digest(name: str) -> Digest:
@@ -130,10 +135,14 @@ def test_an_index_pulled_by_a_digest_that_no_tag_leads_to_gives_its_image_the_di
     assert _requests(image, "index", INDEX, known=[_request("debian:12", "index", "amd64")]) == []
 
 
-@pytest.mark.parametrize("manifest", [SIF, UnknownManifest("application/vnd.docker.distribution.manifest.v1+json")])
+@pytest.mark.parametrize("manifest", [CHART, UnknownManifest("application/vnd.docker.distribution.manifest.v1+json")])
 @pytest.mark.parametrize("image", ["debian:12", f"debian@{_digest('m')}"])
 def test_artifacts_and_unknown_manifests_are_not_published(manifest: Manifest, image: str) -> None:
     assert _requests(image, "m", manifest, tags=["12"]) == []
+
+
+def test_a_sif_image_is_an_image_like_any_other() -> None:
+    assert _requests("debian:12", "m", SIF) == [_request("debian:12", "m", "m")]
 
 
 def test_docker_schema_2_is_an_image_like_any_other() -> None:

@@ -40,8 +40,25 @@ def test_an_image_names_its_config_and_layers() -> None:
     image = parse_manifest(document(annotations={"a": 1}), f"{OCI_MANIFEST}; charset=utf-8")
     assert isinstance(image, ImageManifest)
     assert image.is_runnable
+    assert image.is_publishable
+    assert image.sif is None
+    assert image.root == image.config.digest
     assert [str(descriptor.digest) for descriptor in image.references] == [CONFIG["digest"], LAYER["digest"]]
     assert image.layers[0].size == 5
+
+
+@pytest.mark.parametrize("layer_type", ["application/vnd.sylabs.sif.layer.v1.sif", "appliciation/vnd.sylabs.sif.layer.tar"])
+@pytest.mark.parametrize("config_type", ["application/vnd.sylabs.sif.config.v1+json", CONFIG["mediaType"]])
+def test_a_sif_image_is_known_by_its_only_layer(layer_type: str, config_type: str) -> None:
+    layer, config = {**LAYER, "mediaType": layer_type}, {**CONFIG, "mediaType": config_type}
+    image = parse_manifest(document(config=config, layers=[layer]), OCI_MANIFEST)
+    assert isinstance(image, ImageManifest)
+    assert (image.is_publishable, image.is_runnable) == (True, False)
+    assert image.sif == image.layers[0]
+    assert image.root == image.layers[0].digest, "all SIF images have the same config"
+    several = parse_manifest(document(config=config, layers=[layer, layer]), OCI_MANIFEST)
+    assert isinstance(several, ImageManifest)
+    assert not several.is_publishable
 
 
 def test_an_index_names_its_manifests_with_their_platforms() -> None:
