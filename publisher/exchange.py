@@ -50,8 +50,8 @@ def install_whitelist(repository: Repository, keys: Path, data: bytes, wait: flo
     """
     files = KeyFiles(keys, repository.fqrn)
     with repository.spool.lock(wait):
-        repository.recover()
         whitelist = repository.install_whitelist(data)
+        repository.recover()
         if not files.next_certificate.exists():
             return False
         if not trust.is_listed(load_certificate(files.next_certificate), whitelist):

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -31,6 +32,7 @@ from cryptography.x509.oid import NameOID
 from mirror.errors import InvalidInput, NotFound
 from publisher.cvmfs import letter, signature
 from publisher.cvmfs.hash import ContentHash
+from publisher.cvmfs.signature import RepositoryKey
 from publisher.cvmfs.trust import fingerprint
 from publisher.cvmfs.whitelist import Whitelist
 from publisher.errors import Conflict, PublishError
@@ -48,7 +50,7 @@ class RepositoryKeys:
 
     fqrn: str
     master_public: rsa.RSAPublicKey
-    signing: rsa.RSAPrivateKey
+    signing: RepositoryKey
     certificate: x509.Certificate
     master: rsa.RSAPrivateKey | None = None
     """None where the master key is kept on another machine."""
@@ -183,6 +185,8 @@ def load_master(directory: Path, fqrn: str) -> tuple[rsa.RSAPublicKey, rsa.RSAPr
     """
     files = KeyFiles(directory, fqrn)
     master = _private_key(files.master) if files.master.exists() else None
+    if master is not None and not isinstance(master, rsa.RSAPrivateKey):
+        raise InvalidInput(f"{files.master} is not an RSA key, as a master key must be")
     if master is not None and not files.public.exists():
         return master.public_key(), master
     public = load_public_key(_read(files.public))
@@ -255,13 +259,13 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _private_key(path: Path) -> rsa.RSAPrivateKey:
+def _private_key(path: Path) -> RepositoryKey:
     try:
         key = load_pem_private_key(_read(path), None, unsafe_skip_rsa_key_validation=True)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InvalidInput(f"{path} is not a private key in PEM form without password: {type(error).__name__}") from None
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise InvalidInput(f"{path} is not an RSA key")
+    if not isinstance(key, RepositoryKey):
+        raise InvalidInput(f"{path} is neither an RSA key nor one on an elliptic curve; CernVM-FS takes no others")
     return key
 
 
@@ -272,7 +276,7 @@ def _certificate(path: Path) -> x509.Certificate:
         raise InvalidInput(f"{path} is not a certificate in PEM form: {error}") from error
 
 
-def _private_pem(key: rsa.RSAPrivateKey) -> bytes:
+def _private_pem(key: RepositoryKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
 
 

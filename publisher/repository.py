@@ -33,7 +33,7 @@ from publisher.cvmfs.reader import RepositoryReader
 from publisher.cvmfs.reflog import REFLOG_NAME, ReferenceType, Reflog
 from publisher.cvmfs.row import entry_row, hardlinks
 from publisher.cvmfs.whitelist import WHITELIST_NAME, Whitelist, fingerprint_text
-from publisher.errors import Conflict
+from publisher.errors import Conflict, Untrusted
 from publisher.keys import WHITELIST_LIFETIME, KeyFiles, RepositoryKeys
 from publisher.objects.store import ObjectStore
 from publisher.spool import RepositorySettings, Spool
@@ -193,11 +193,14 @@ class Repository:
 
     def manifest(self) -> RepositoryManifest:
         """The current manifest, verified, but for the whitelist's expiry. Raises RepositoryDamaged, Untrusted."""
+        return self._verified()[0]
+
+    def _verified(self) -> tuple[RepositoryManifest, x509.Certificate, Whitelist]:
+        """The manifest, the certificate that signed it, and the whitelist."""
         letter, manifest = trust.read_manifest(self.store.read_file(MANIFEST_NAME), self.fqrn)
-        whitelist = trust.verified_whitelist(self.store.read_file(WHITELIST_NAME), self.fqrn, self.keys.master_public, None)
+        whitelist = self.whitelist()
         certificate = self.objects.metadata(manifest.certificate, ObjectKind.CERTIFICATE)
-        trust.verify_manifest(letter, certificate, whitelist)
-        return manifest
+        return manifest, trust.verify_manifest(letter, certificate, whitelist), whitelist
 
     def whitelist(self) -> Whitelist:
         """The current whitelist, whether or not it expired. Raises RepositoryDamaged, Untrusted."""
@@ -258,15 +261,20 @@ class Repository:
         return Reflog(data, self.fqrn)
 
     def recover(self) -> RepositoryManifest:
-        """Put straight what a publisher that died in a commit left behind, and return the manifest; the caller holds the lock.
+        """Put straight what a publisher that died left behind, and return the manifest; the caller holds the lock.
 
-        At most the reference log is ahead of the manifest; then the manifest is signed again with its checksum.
+        Either the reference log is ahead of the manifest, which is signed again with its checksum. Or the repository key was
+        exchanged, and the manifest is still signed by the old one: then the revision is published once more, because a garbage
+        collection must find the new certificate in the reference log.
         Raises RepositoryDamaged, Untrusted.
         """
         self.refresh_keys()
-        manifest = self.manifest()
+        manifest, signer, whitelist = self._verified()
         checksum = self.spool.settle(self.store.read_file(REFLOG_NAME))
-        if manifest.reflog != checksum:
+        if signer != self.keys.certificate and trust.is_listed(self.keys.certificate, whitelist):
+            manifest = self.publish_again(manifest, manifest.history).manifest
+            log.warning("key_exchange_completed", fqrn=self.fqrn, revision=manifest.revision)
+        elif manifest.reflog != checksum:
             manifest = self._sign_again(manifest, checksum)
             log.warning("interrupted_commit_settled", fqrn=self.fqrn, revision=manifest.revision)
         return manifest
@@ -277,6 +285,7 @@ class Repository:
         The caller holds the lock and has called `recover`. Raises RepositoryDamaged, Untrusted, StorageFull, Unavailable.
         """
         manifest = self.manifest()
+        self._check_certificate()
         checksum = self._store_reflog(reflog, on_step)
         on_step(Step.MANIFEST)
         return self._sign_again(manifest, checksum)
@@ -291,8 +300,10 @@ class Repository:
         """Let clients see a new root catalog; the caller holds the lock.
 
         reflog: without the new entries; base: the manifest on which the root was made, None for a first one.
-        Raises Conflict if another one was published meanwhile, StorageFull, Unavailable.
+        Raises Untrusted if clients would refuse the signature, Conflict if another one was published meanwhile, StorageFull,
+        Unavailable.
         """
+        self._check_certificate()
         certificate = store_metadata(self.store, self.keys.certificate_pem, ObjectKind.CERTIFICATE)
         on_step(Step.FLUSH)
         self.store.flush()
@@ -350,10 +361,19 @@ class Repository:
 
     def _sign_again(self, manifest: RepositoryManifest, reflog: ContentHash) -> RepositoryManifest:
         """Publish the same revision once more, with the checksum of a reference log that was written without it."""
+        self._check_certificate()
         certificate = store_metadata(self.store, self.keys.certificate_pem, ObjectKind.CERTIFICATE)
         manifest = replace(manifest, reflog=reflog, certificate=certificate)
         self.store.write_file(MANIFEST_NAME, self.keys.sign_manifest(manifest.payload()))
         return manifest
+
+    def _check_certificate(self) -> None:
+        """Another publisher can have exchanged the repository key: what the old one signs would shut all clients out."""
+        if not trust.is_listed(self.keys.certificate, self.whitelist()):
+            raise Untrusted(
+                f"clients would refuse what this publisher signs: the whitelist of {self.fqrn} does not name its certificate; "
+                f"copy {self.fqrn}.key and {self.fqrn}.crt from where they were exchanged, or sign a new whitelist (resign)"
+            )
 
     def _check_base(self, base: RepositoryManifest | None) -> None:
         """One lock holds back other publishers of this machine; this finds those elsewhere."""

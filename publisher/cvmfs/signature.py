@@ -1,29 +1,39 @@
-"""The two ways in which a repository is signed, both by RSA. Repository format, section 3.1.
+"""The two ways in which a repository is signed. Repository format, section 3.1.
 
-The manifest carries an ordinary RSASSA-PKCS1-v1_5 signature with SHA-1. The whitelist carries the bare PKCS#1 type 1 block around
-the text, without the usual digest information; no library offers that, so it is done with integers here. Both sign the text of a
-hash.
+The manifest carries an ordinary signature with SHA-1: RSASSA-PKCS1-v1_5, or ECDSA if the certificate holds a key on an elliptic
+curve. The whitelist carries the bare PKCS#1 type 1 block around the text, without the usual digest information, by RSA only; no
+library offers that, so it is done with integers here. Both sign the text of a hash.
 """
 
 from __future__ import annotations
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA1
+
+RepositoryKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+"""What may sign manifests. CernVM-FS takes no others: it refuses Ed25519."""
+CertifiedKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+"""The public part, as a certificate holds it."""
 
 _MINIMUM_PADDING = 8
 
 
-def sign_manifest(key: rsa.RSAPrivateKey, text: bytes) -> bytes:
+def sign_manifest(key: RepositoryKey, text: bytes) -> bytes:
     """Signature of the certificate's key over a hash text."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key.sign(text, ec.ECDSA(SHA1()))  # noqa: S303 - the format's
     return key.sign(text, PKCS1v15(), SHA1())  # noqa: S303 - the format's
 
 
-def verify_manifest(key: rsa.RSAPublicKey, text: bytes, signature: bytes) -> bool:
+def verify_manifest(key: CertifiedKey, text: bytes, signature: bytes) -> bool:
     """Whether the certificate's key signed the hash text."""
     try:
-        key.verify(signature, text, PKCS1v15(), SHA1())  # noqa: S303 - the format's
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, text, ec.ECDSA(SHA1()))  # noqa: S303 - the format's
+        else:
+            key.verify(signature, text, PKCS1v15(), SHA1())  # noqa: S303 - the format's
     except InvalidSignature:
         return False
     return True

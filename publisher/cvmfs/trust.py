@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -50,10 +51,10 @@ def verify_manifest(letter: Letter, certificate_pem: bytes, whitelist: Whitelist
     certificate = read_certificate(certificate_pem, whitelist.fqrn)
     try:
         key = certificate.public_key()
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise RepositoryDamaged(f"the signing certificate of {whitelist.fqrn} is malformed: {error}") from error
-    if not isinstance(key, rsa.RSAPublicKey):
-        raise Untrusted(f"the signing certificate of {whitelist.fqrn} holds no RSA key")
+    if not isinstance(key, signature.CertifiedKey):
+        raise Untrusted(f"the signing certificate of {whitelist.fqrn} holds neither an RSA key nor one on an elliptic curve")
     if not is_listed(certificate, whitelist):
         raise Untrusted(f"the certificate that signed the manifest of {whitelist.fqrn} is not in the whitelist")
     if not signature.verify_manifest(key, letter.signed_text, letter.signature):

@@ -5,17 +5,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from mirror.errors import InvalidInput
 from publisher.cvmfs import codec, signature, trust
 from publisher.cvmfs.hash import ContentHash, HashAlgorithm
 from publisher.cvmfs.letter import Letter
 from publisher.cvmfs.manifest import RepositoryManifest
 from publisher.cvmfs.whitelist import Whitelist, fingerprint_text
 from publisher.errors import PublishError, RepositoryDamaged, Untrusted
+from publisher.keys import KeyFiles, RepositoryKeys, load_public_key
 from tests.support.repositories import FQRN, NOW, keys_of
 
 GOLDEN = Path(__file__).parents[2] / "data" / "cvmfs-golden" / "repo"
+ELLIPTIC = Path(__file__).parents[2] / "data" / "cvmfs-elliptic"
 WHEN = datetime.fromtimestamp(NOW, UTC)
 
 MANIFEST = RepositoryManifest(
@@ -115,6 +121,52 @@ def test_manifest_signed_by_a_stranger_is_refused() -> None:
         trust.verify_manifest(letter, stranger.certificate_pem, whitelist)
     with pytest.raises(Untrusted, match="signature of the manifest"):
         trust.verify_manifest(letter, keys.certificate_pem, whitelist)
+
+
+def test_manifest_signed_on_an_elliptic_curve_by_the_server_tools() -> None:
+    """Written by cvmfs_server 2.12 with keys of the operator's; its client mounts it."""
+    fqrn, when = "ec.example.org", datetime(2026, 11, 23, 12, tzinfo=UTC)
+    master = load_public_key((ELLIPTIC / f"{fqrn}.pub").read_bytes())
+    whitelist = trust.verified_whitelist((ELLIPTIC / ".cvmfswhitelist").read_bytes(), fqrn, master, when)
+    data, pem = (ELLIPTIC / ".cvmfspublished").read_bytes(), (ELLIPTIC / f"{fqrn}.crt").read_bytes()
+    letter, manifest = trust.read_manifest(data, fqrn)
+    assert trust.verify_manifest(letter, pem, whitelist).subject.rfc4514_string() == f"CN={fqrn}"
+    assert manifest.certificate == ContentHash.of(codec.compress_like_reference(pem))
+    with pytest.raises(Untrusted, match="signature of the manifest"):
+        trust.verify_manifest(replace(letter, signature=letter.signature[:-1] + b"\0"), pem, whitelist)
+
+
+def brought(directory: Path, key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> RepositoryKeys:
+    """Keys as an operator brings them: an RSA master key, another kind of repository key."""
+    keys = keys_of(FQRN)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, FQRN)])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 7).not_valid_before(WHEN).not_valid_after(WHEN)
+    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else SHA256()
+    replace(keys, certificate=builder.sign(key, algorithm)).save(directory)
+    (directory / f"{FQRN}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return RepositoryKeys.load(directory, FQRN)
+
+
+def test_keys_on_an_elliptic_curve_are_taken(tmp_path: Path) -> None:
+    keys = brought(tmp_path / "theirs", ec.generate_private_key(ec.SECP256R1()))
+    keys.save(tmp_path / "ours")
+    keys = RepositoryKeys.load(tmp_path / "ours", FQRN)
+    whitelist = trust.verified_whitelist(keys.sign_whitelist(WHEN), FQRN, keys.master_public, WHEN)
+    letter = Letter.parse(keys.sign_manifest(MANIFEST.payload()), "manifest")
+    assert trust.verify_manifest(letter, keys.certificate_pem, whitelist) == keys.certificate
+    other = Letter.parse(keys.sign_manifest(replace(MANIFEST, revision=8).payload()), "manifest")
+    with pytest.raises(Untrusted, match="signature of the manifest"):
+        trust.verify_manifest(replace(letter, signature=other.signature), keys.certificate_pem, whitelist)
+
+
+def test_keys_that_the_server_tools_cannot_use_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="neither an RSA key nor one on an elliptic curve"):
+        brought(tmp_path, ed25519.Ed25519PrivateKey.generate())
+    files = KeyFiles(tmp_path, FQRN)
+    master = ec.generate_private_key(ec.SECP256R1())
+    files.master.write_bytes(master.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(InvalidInput, match=r"masterkey is not an RSA key"):
+        RepositoryKeys.load(tmp_path, FQRN)
 
 
 def test_whitelist_signature_is_not_an_ordinary_one() -> None:

@@ -11,9 +11,21 @@ import pytest
 from mirror.errors import InvalidInput
 from publisher import exchange
 from publisher.cvmfs import trust
+from publisher.cvmfs.hash import ObjectKind
 from publisher.cvmfs.reader import RepositoryReader
+from publisher.cvmfs.reflog import ReferenceType
 from publisher.errors import PublishError, Untrusted
-from publisher.keys import KeyFiles, RepositoryKeys, load_certificate, load_master, sign_whitelist
+from publisher.gc.collect import collect
+from publisher.gc.policy import CollectionPolicy
+from publisher.keys import (
+    KeyFiles,
+    RepositoryKeys,
+    complete_exchange,
+    load_certificate,
+    load_master,
+    prepare_exchange,
+    sign_whitelist,
+)
 from publisher.repository import Repository
 from publisher.transaction import Transaction
 from tests.support.memory_store import MemoryStore
@@ -101,6 +113,47 @@ def test_death_at_any_write_leaves_a_repository_that_clients_trust(
     assert problems(again) == []
     exchange.exchange_key(again, tmp_path / "keys", LIFETIME)
     assert problems(again) == []
+
+
+def test_an_exchange_that_died_is_completed_by_a_collection(tmp_path: Path) -> None:
+    """Else the manifest would be signed by a certificate that the reference log does not know."""
+    repository, store = new_repository(tmp_path)
+    _publish(repository, b"a")
+    old = repository.manifest().certificate
+    new = prepare_exchange(repository.keys, tmp_path / "keys", datetime.fromtimestamp(NOW, UTC))
+    repository.renew_whitelist(LIFETIME, also=(new.fingerprint,))
+    complete_exchange(tmp_path / "keys", FQRN)
+    assert repository.manifest().certificate == old
+    collect(reopened(repository, tmp_path), CollectionPolicy())
+    again = reopened(repository, tmp_path)
+    manifest, references = again.manifest(), again.reflog().references()
+    assert again.certificates() == [new.certificate]
+    assert manifest.certificate != old
+    assert references[manifest.certificate].type is ReferenceType.CERTIFICATE
+    assert store.contains(old, ObjectKind.CERTIFICATE), "caches still have manifests that it signed"
+    assert manifest.revision == 2
+    assert problems(again) == []
+
+
+def test_who_was_not_told_of_an_exchange_elsewhere_shuts_nobody_out(tmp_path: Path) -> None:
+    repository, store = new_repository(tmp_path)
+    _publish(repository, b"a")
+    late, theirs = reopened(repository, tmp_path), tmp_path / "theirs"
+    RepositoryKeys.load(tmp_path / "keys", FQRN).save(theirs)
+    elsewhere = Repository.open(
+        FQRN, store, keys=theirs, spool=repository.spool.directory, clock=repository.clock
+    )  # fmt: skip
+    exchange.exchange_key(elsewhere, theirs, LIFETIME)
+    elsewhere.renew_whitelist()
+    files = dict(store.files)
+    with pytest.raises(Untrusted, match=rf"copy {FQRN}\.key"):
+        _publish(late, b"b")
+    assert store.files == files
+    collect(late, CollectionPolicy())
+    assert problems(late) == []
+    late.renew_whitelist()
+    _publish(late, b"b")
+    assert problems(late) == []
 
 
 def _away(directory: Path) -> Path:
