@@ -15,6 +15,7 @@ from publisher.cvmfs.hash import ObjectKind
 from publisher.layers.ingest import LayerResult, Progress, ingest_layer
 from publisher.layers.limits import LayerLimits
 from publisher.layers.packed import Readable
+from publisher.layers.policy import LayerPolicy
 from publisher.objects.compress import DEFAULT_COMPRESSOR, compressor
 from publisher.objects.pipeline import Pipeline, PipelineLimits
 from tests.support.memory_store import MemoryStore
@@ -90,6 +91,7 @@ def ingest(
     lower: Directory | Callable[[], Directory] | None = None,
     progress: Progress | None = None,
     store: MemoryStore | None = None,
+    policy: LayerPolicy | None = None,
 ) -> Ingested:
     """tar: the uncompressed archive, where `blob` is not that itself. source: gives the blob in its own way."""
     store = store or MemoryStore()
@@ -97,7 +99,13 @@ def ingest(
     below = (lambda: lower) if isinstance(lower, Directory) else lower
     with Pipeline(store, compressor(DEFAULT_COMPRESSOR), pipeline_limits or PipelineLimits()) as pipeline:
         result = ingest_layer(
-            source or io.BytesIO(blob), diff_id, pipeline, limits or LayerLimits(), lower=below, progress=progress
+            source or io.BytesIO(blob),
+            diff_id,
+            pipeline,
+            limits or LayerLimits(),
+            lower=below,
+            progress=progress,
+            policy=policy,
         )
     return Ingested(result, store)
 

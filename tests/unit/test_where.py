@@ -116,3 +116,10 @@ async def test_nobody_there() -> None:
     result = await asyncio.to_thread(CliRunner().invoke, main, ["where", "--server", "http://127.0.0.1:1", "hub.test/app:1"])
     assert result.exit_code == 1
     assert "--server" in result.stderr
+
+
+async def test_what_was_left_out_is_told_beside_the_path() -> None:
+    async with mirror((200, {**PUBLISHED[1], "notes": {"devices_dropped": 3}})) as scripted:
+        told = await scripted.where("-v")
+        assert (told.stdout, told.stderr) == (f"{PATH}\n", "3 device nodes left out\n")
+        assert (await scripted.where()).stderr == ""

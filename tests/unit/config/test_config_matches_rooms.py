@@ -10,7 +10,9 @@ from mirror.jobs.retry import RetryPolicy
 from mirror.state.engine import DatabaseSettings
 from mirror.upstream.model import Upstream
 from mirror.upstream.presets import PRESETS
+from publisher.layer_settings import layer_limits, layer_policy
 from publisher.layers.limits import LayerLimits
+from publisher.layers.policy import LayerPolicy
 from publisher.objects.compress import DEFAULT_COMPRESSOR, compressor
 from publisher.objects.pipeline import PipelineLimits
 
@@ -22,7 +24,13 @@ def values(item: Any) -> dict[str, Any]:
 
 
 def test_layer_limits() -> None:
-    assert LayerLimits(**CONFIG.publish.limits.model_dump()) == LayerLimits()
+    assert layer_limits(CONFIG.publish) == LayerLimits()
+
+
+def test_what_is_kept_of_layers() -> None:
+    assert layer_policy(CONFIG.publish) == LayerPolicy()
+    other = Config.model_validate({"publish": {"setuid": "drop", "capabilities": "keep"}})
+    assert layer_policy(other.publish) == LayerPolicy(setuid=False, capabilities=True)
 
 
 def test_publishing() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from mirror.config.models import Config
 from mirror.jobs.model import Publication, PublishRequest
+from mirror.jobs.notes import Notes
 from mirror.jobs.queue import Queue
 from mirror.jobs.repositories import Repositories, RepositoryFacts
 from mirror.oci.digest import Digest
@@ -21,6 +22,7 @@ FQRN = "unpacked-1.debark.local"
 FACTS = RepositoryFacts(FQRN, 7, "a" * 40, "-----BEGIN PUBLIC KEY-----\n", f"/cvmfs/{FQRN}", 1000)
 IMAGE = ImageReference.parse("hub.test/team/app:1")
 DIGEST = Digest.of(b"manifest")
+NOTES = Notes(devices_dropped=4)
 PATH = f"/cvmfs/{FQRN}/hub.test/team/app:1"
 
 
@@ -32,7 +34,7 @@ async def published(mirror: MirrorServer) -> MirrorServer:
     queue = Queue(database)
     await queue.enqueue(PublishRequest(IMAGE, DIGEST, DIGEST))
     await queue.claim("publisher", 1, 60)
-    await queue.published("publisher", DIGEST, FQRN, {IMAGE: Publication(FQRN, PATH, 7)}, [])
+    await queue.published("publisher", DIGEST, FQRN, {IMAGE: Publication(FQRN, PATH, 7)}, [], notes=NOTES)
     await database.close()
     return mirror
 
@@ -54,6 +56,7 @@ async def test_where_an_image_is(published: MirrorServer, reference: str) -> Non
     assert answer.headers["Cache-Control"] == "no-store"
     assert (document["state"], document["path"], document["fqrn"], document["revision"]) == ("published", PATH, FQRN, 7)
     assert (document["image"], document["manifest"], document["reason"]) == (str(IMAGE), str(DIGEST), None)
+    assert document["notes"] == {"devices_dropped": 4}
     assert document["times"].keys() == {"queued", "fetching", "published"}
     assert document["times"]["published"] == document["published"] >= document["times"]["queued"]
 

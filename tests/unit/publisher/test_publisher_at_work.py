@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 from mirror.jobs.model import State
+from mirror.jobs.notes import Notes
 from mirror.oci.digest import Digest
 from mirror.oci.reference import ImageReference
 from publisher.images import layout
 from tests.support.faulty_registry import FaultyRegistry, until
 from tests.support.publishing import FQRN, offer, publishing
-from tests.support.small_images import Image, Layer, base_layer, file, tiny
+from tests.support.small_images import Image, Layer, base_layer, file, member, tiny
 
 
 async def test_an_image_becomes_a_directory_with_all_that_consumers_look_for(tmp_path: Path) -> None:
@@ -60,6 +62,20 @@ async def test_another_name_of_an_image_adds_a_link_and_touches_no_layer(tmp_pat
     assert first is not None
     assert second is not None
     assert first.symlink == second.symlink
+
+
+async def test_what_was_left_out_is_known_of_layers_that_the_repository_has_already(tmp_path: Path) -> None:
+    special = Layer.of((member("dev-null", tarfile.CHRTYPE), b""), file("su", mode=0o4755))
+    first, second = (Image((special, Layer.of(file("own", text)))) for text in (b"1", b"2"))
+    async with FaultyRegistry() as hub, publishing(tmp_path, hub) as here:
+        for tag, image in (("1", first), ("2", second)):
+            async with here.publisher():
+                await here.request(f"hub.test/team/app:{tag}", offer(hub, "team/app", tag, image))
+                status = await here.published(f"hub.test/team/app:{tag}")
+            assert status.notes == Notes(devices_dropped=1, setuid_kept=1)
+        async with here.publisher():  # only a name is added
+            await here.request("hub.test/team/app:again", Digest.of(first.manifest))
+            assert (await here.published("hub.test/team/app:again")).notes == Notes(devices_dropped=1, setuid_kept=1)
 
 
 async def test_a_tag_that_moves_takes_its_link_along_and_leaves_the_old_root(tmp_path: Path) -> None:
