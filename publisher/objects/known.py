@@ -1,6 +1,10 @@
-"""Which content a repository has stored already, by the hash of the content itself: what is known need not be compressed again.
+"""Which content a repository has stored already, by a hash of the content itself: what is known need not be compressed again.
 
-The next build of an image has mostly the same files in another archive. To hash them costs a tenth of compressing them.
+The next build of an image has mostly the same files in another archive. To hash them costs a hundredth of compressing them.
+
+The hash is GMAC (NIST SP 800-38D) under a secret that the file was made with, ten times as fast as SHA-256: nobody can make two
+contents for one hash without having seen the secret or hashes, and neither leaves the file. A nonce that is always the same
+would give the secret away only to those who see hashes.
 
 A SQLite file in the repository's spool directory, filled by what is stored, never needed: it may be lost or damaged at any time.
 Whoever finds an object here asks the store whether it is still there, and each row has a checksum of its own, since nothing is
@@ -10,7 +14,7 @@ they are found again.
 
 from __future__ import annotations
 
-import hashlib
+import os
 import sqlite3
 import struct
 import threading
@@ -23,13 +27,14 @@ from types import TracebackType
 from typing import Self
 
 import structlog
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 
 log = structlog.get_logger()
 
-_KEY_BYTES = 24
-"""Of a SHA-256: far too many to find two contents for on purpose, whatever is known of SHA-1, which names the objects."""
+_SECRET_BYTES = 32
+_NONCE = bytes(12)
 _ROW = struct.Struct(">20sQ")
 _CHECK = struct.Struct(">I")
 _BUFFERED = 2000
@@ -37,6 +42,7 @@ _WAIT_SECONDS = 5.0
 _TABLES = """
 CREATE TABLE IF NOT EXISTS younger (key BLOB PRIMARY KEY, object BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS older (key BLOB PRIMARY KEY, object BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY, value BLOB NOT NULL);
 """
 
 
@@ -46,11 +52,6 @@ class KnownObject:
 
     content: ContentHash
     size: int
-
-
-def content_key(content: bytes, kind: ObjectKind) -> bytes:
-    """What content is known by, as an object of this kind."""
-    return hashlib.sha256(content).digest()[:_KEY_BYTES] + kind.value.encode()
 
 
 class KnownContent:
@@ -67,10 +68,15 @@ class KnownContent:
         self._fresh: dict[bytes, KnownObject] = {}
         self._younger = 0
         self._database: sqlite3.Connection | None = None
+        self._hash = AESGCM(os.urandom(_SECRET_BYTES))
         try:
             self._open()
         except sqlite3.Error as error:
             self._give_up(error)
+
+    def key(self, content: bytes, kind: ObjectKind) -> bytes:
+        """What content is known by in this file, as an object of this kind."""
+        return self._hash.encrypt(_NONCE, b"", content) + kind.value.encode()
 
     def find(self, keys: Collection[bytes]) -> dict[bytes, KnownObject]:
         """What is known of these."""
@@ -113,8 +119,11 @@ class KnownContent:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = OFF")
             database.executescript(_TABLES)
+            database.execute("INSERT OR IGNORE INTO secret VALUES (1, ?)", (os.urandom(_SECRET_BYTES),))
             with closing(database.execute("SELECT count(*) FROM younger")) as counted:
                 (self._younger,) = counted.fetchone()
+            with closing(database.execute("SELECT value FROM secret")) as found:
+                self._hash = AESGCM(_secret(*found.fetchone()))
         except sqlite3.Error:
             database.close()
             raise
@@ -162,6 +171,13 @@ class KnownContent:
         for suffix in ("", "-wal", "-shm"):
             with suppress(OSError):
                 self._path.with_name(self._path.name + suffix).unlink()
+
+
+def _secret(value: object) -> bytes:
+    """Raises sqlite3.DatabaseError for a damaged one."""
+    if not isinstance(value, bytes) or len(value) != _SECRET_BYTES:
+        raise sqlite3.DatabaseError("the secret is damaged")
+    return value
 
 
 def _row(key: bytes, known: KnownObject) -> bytes:

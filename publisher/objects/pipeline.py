@@ -22,7 +22,7 @@ from mirror.errors import InvalidInput
 from publisher.cvmfs.entry import Chunk
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.objects.compress import Compressor
-from publisher.objects.known import KnownContent, KnownObject, content_key
+from publisher.objects.known import KnownContent, KnownObject
 from publisher.objects.store import ObjectStore
 
 _WORTH_KNOWING = 8192
@@ -140,7 +140,8 @@ class Pipeline:
                 if not is_stopped():
                     self._store_piece(piece)
             return
-        keys = [content_key(piece.data, piece.ticket.kind) if len(piece.data) >= _WORTH_KNOWING else b"" for piece in pieces]
+        key_of = self._known.key
+        keys = [key_of(piece.data, piece.ticket.kind) if len(piece.data) >= _WORTH_KNOWING else b"" for piece in pieces]
         found = self._known.find({key for key in keys if key})
         for piece, key in zip(pieces, keys, strict=True):
             if is_stopped():

@@ -11,20 +11,20 @@ import pytest
 
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.objects.compress import Compressor
-from publisher.objects.known import KnownContent, KnownObject, content_key
+from publisher.objects.known import KnownContent, KnownObject
 from publisher.objects.pipeline import Pipeline, PipelineLimits, Ticket
 from tests.support.memory_store import MemoryStore
 from tests.support.state import Clock
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(5120))
 """Without two chunks alike, which two threads might compress at the same time."""
-KEY = content_key(CONTENT, ObjectKind.DATA)
+KEY = b"any key"
 KNOWN = KnownObject(ContentHash.of(b"stored"), 6)
 DAY = 86400.0
 
 
 def numbered(number: int) -> bytes:
-    return content_key(b"%d" % number, ObjectKind.DATA)
+    return b"key %d" % number
 
 
 def test_what_was_noted_is_found_by_the_next_process(tmp_path: Path) -> None:
@@ -77,6 +77,30 @@ def test_a_damaged_file_is_made_anew(content: bytes, tmp_path: Path) -> None:
     with KnownContent(path, 10) as known:
         known.note(KEY, KNOWN)
         assert known.find([KEY]) in ({}, {KEY: KNOWN})
+    with KnownContent(path, 10) as known:
+        known.note(KEY, KNOWN)
+        assert known.find([KEY]) == {KEY: KNOWN}
+
+
+def test_keys_tell_contents_and_kinds_apart_and_hold_for_the_file(tmp_path: Path) -> None:
+    asked = [(CONTENT, ObjectKind.DATA), (CONTENT, ObjectKind.CHUNK), (CONTENT[1:], ObjectKind.DATA), (b"", ObjectKind.DATA)]
+    with KnownContent(tmp_path / "known", 10) as one, KnownContent(tmp_path / "known", 10) as other:
+        keys = [one.key(*what) for what in asked]
+        assert [other.key(*what) for what in asked] == keys
+    assert len(set(keys)) == len(keys)
+    with KnownContent(tmp_path / "known", 10) as again, KnownContent(tmp_path / "elsewhere", 10) as stranger:
+        assert [again.key(*what) for what in asked] == keys
+        assert not {stranger.key(*what) for what in asked} & set(keys)
+
+
+def test_without_its_secret_a_file_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "known"
+    with KnownContent(path, 10) as known:
+        known.note(KEY, KNOWN)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE secret SET value = x'00'")
+    with KnownContent(path, 10) as known:
+        assert known.find([KEY]) == {}
     with KnownContent(path, 10) as known:
         known.note(KEY, KNOWN)
         assert known.find([KEY]) == {KEY: KNOWN}
