@@ -29,7 +29,7 @@ from mirror.upstream.client import UpstreamClient
 from mirror.upstream.session import open_session
 from publisher.cvmfs.cuts import CutLimits
 from publisher.errors import Conflict
-from publisher.layer_settings import layer_limits, layer_policy
+from publisher.layer_settings import layer_limits, layer_policy, permission_policy
 from publisher.lease import RepositoryLease
 from publisher.public import PublicContent
 from publisher.spool import RepositorySettings
@@ -66,7 +66,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             stratum0 = await asyncio.to_thread(_open, fqrn, config, data)
             stack.callback(stratum0.pipeline.close)
             await repositories.put(stratum0.facts(await asyncio.to_thread(stratum0.repository.manifest)))
-            unpacker = Unpacker(content, stratum0, limits, layer_policy(config.publish))
+            unpacker = Unpacker(content, stratum0, limits, layer_policy(config.publish), permission_policy(config.publish))
             stack.push_async_callback(unpacker.close)
             targets[fqrn] = Target(stratum0, unpacker, RepositoryLease(repositories, fqrn, owner, config.publish.lease))
         await stack.enter_async_context(running("housekeeping", lambda: _keep_house(config, repositories, targets)))
@@ -76,6 +76,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             batch=config.publish.batch,
             lease=config.publish.lease,
             cuts=CutLimits(most=config.publish.catalog_entries),
+            podman_store=config.publish.podman_store,
         )
         queue = Queue(database, policy=wiring.publish_retry(config))
         await Worker(queue, repositories, content, targets, settings).run(stop)
@@ -115,7 +116,7 @@ async def _open_content(config: Config, stack: AsyncExitStack) -> PublicContent:
 def _open(fqrn: str, config: Config, data: DataDirectory) -> Stratum0:
     publish = config.publish
     storage = open_storage(fqrn, config, data)
-    settings = RepositorySettings(publish.compressor, publish.ttl)
+    settings = RepositorySettings(publish.compressor, publish.ttl, publish.whiteouts)
     lifetime = timedelta(seconds=publish.whitelist_lifetime)
     return open_or_create(fqrn, storage, data, settings, pipeline_limits(publish, storage), whitelist_lifetime=lifetime)
 

@@ -26,20 +26,28 @@ _SWEPT = "swept"
 _POLL = 0.02
 
 
+OVERLAYFS = "overlayfs"
+FILES = "files"
+
+
 @dataclass(frozen=True, slots=True)
 class RepositorySettings:
     """What must not change between publications of one repository.
 
     compressor: name of the object pipeline's compressor; another one would store the same content again under other hashes.
     ttl: seconds after which clients look for a new revision.
+    whiteouts: how layers hold deletions: as `overlayfs` has them, or as `files` named .wh.<name>.
     """
 
     compressor: str
     ttl: int = 60
+    whiteouts: str = OVERLAYFS
 
     def __post_init__(self) -> None:
         if not self.compressor or not 1 <= self.ttl <= 86_400:
             raise InvalidInput("a repository needs a compressor's name and a TTL of 1 to 86400 seconds")
+        if self.whiteouts not in (OVERLAYFS, FILES):
+            raise InvalidInput(f"layers hold deletions as {OVERLAYFS} has them or as {FILES}, not as '{self.whiteouts}'")
 
 
 class Spool:

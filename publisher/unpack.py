@@ -35,6 +35,7 @@ from publisher.images.place import PreparedImage, UnpackedLayer
 from publisher.images.singularity import with_singularity_files
 from publisher.layers.ingest import LayerResult, ingest_layer
 from publisher.layers.limits import LayerLimits
+from publisher.layers.marker_files import without_marker_files
 from publisher.layers.merge import merge
 from publisher.layers.permissions import PermissionPolicy, apply_permissions
 from publisher.layers.policy import LayerPolicy
@@ -65,10 +66,16 @@ class Unpacker:
     """Prepares images for one repository; safe for several images at a time."""
 
     def __init__(
-        self, content: PublicContent, stratum0: Stratum0, limits: UnpackLimits, policy: LayerPolicy | None = None
+        self,
+        content: PublicContent,
+        stratum0: Stratum0,
+        limits: UnpackLimits,
+        policy: LayerPolicy | None = None,
+        permissions: PermissionPolicy | None = None,
     ) -> None:
-        """policy: default `LayerPolicy()`."""
+        """policy: default `LayerPolicy()`. permissions: of flat roots; default `PermissionPolicy()`."""
         self._policy = policy or LayerPolicy()
+        self._permissions = permissions or PermissionPolicy()
         self._content = content
         self._stratum0 = stratum0
         self._limits = limits
@@ -87,12 +94,14 @@ class Unpacker:
         """
         name, manifest = job.source, public.manifest
         await self._content.prove(name, manifest.references)
-        config = parse_config(await self._content.small_blob(name, manifest.config, _MAX_CONFIG))
+        raw_config = await self._content.small_blob(name, manifest.config, _MAX_CONFIG)
+        config = parse_config(raw_config)
         if len(config.diff_ids) != len(manifest.layers):
             raise InvalidInput(f"the image has {len(manifest.layers)} layers, but its config names {len(config.diff_ids)}")
         repository = self._stratum0.repository
         view = _View(repository.clock(), await asyncio.to_thread(repository.reader))
-        image = PreparedImage(job.manifest, public.raw, manifest, tuple(request.image for request in job.requests))
+        names = tuple(request.image for request in job.requests)
+        image = PreparedImage(job.manifest, public.raw, manifest, names, raw_config=raw_config)
         if await asyncio.to_thread(_is_complete, view.reader, manifest):
             return replace(image, notes=await asyncio.to_thread(_notes_of_held, view.reader, manifest))
         try:
@@ -184,7 +193,7 @@ class Unpacker:
 
     def _flat(self, layers: Sequence[UnpackedLayer], config: ImageConfig) -> Directory:
         flat = merge([layer.tree for layer in layers])
-        apply_permissions(flat, PermissionPolicy(setuid=self._policy.setuid))
+        apply_permissions(flat, self._permissions)
         with_singularity_files(flat, config, self._stratum0.pipeline)
         return flat
 
@@ -220,7 +229,7 @@ async def _holds(reader: RepositoryReader, layer: Digest) -> bool:
 def _read(view: _View, layer: Descriptor) -> UnpackedLayer:
     """A layer that the repository holds. Raises RepositoryDamaged."""
     reader = view.reader
-    tree = reader.tree(layout.layer_root(layer.digest))
+    tree = without_marker_files(reader.tree(layout.layer_root(layer.digest)))
     facts = _facts(reader, layer.digest)
     entries = sum(1 for _ in tree.walk())
     return UnpackedLayer(layer, facts.diff_id, tree, entries, facts.size, facts.notes, view.opened)

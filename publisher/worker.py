@@ -27,10 +27,11 @@ from publisher.commit import GroupCommitter
 from publisher.cvmfs.cuts import CutLimits
 from publisher.errors import BrokenLayer, UnsafeLayer
 from publisher.images import layout
-from publisher.images.place import PreparedImage, place_images
+from publisher.images.place import PlacePolicy, PreparedImage, place_images
 from publisher.lease import RepositoryLease
 from publisher.public import PublicContent
 from publisher.repository import Revision, Step
+from publisher.spool import FILES
 from publisher.stratum0 import Stratum0
 from publisher.transaction import Transaction
 from publisher.unpack import Unpacker
@@ -59,7 +60,7 @@ class WorkerSettings:
     """How a publisher works.
 
     owner: its name, used by no other that lives. images: worked on at the same time. batch: images of one revision at the most.
-    lease: seconds that a job stays claimed without a sign of life.
+    lease: seconds that a job stays claimed without a sign of life. podman_store: whether images are added to podmanStore.
     """
 
     owner: str
@@ -67,6 +68,7 @@ class WorkerSettings:
     batch: int
     lease: float
     cuts: CutLimits
+    podman_store: bool = False
 
 
 class Worker:
@@ -216,7 +218,8 @@ class Worker:
 
         stratum0 = target.stratum0
         with Transaction(stratum0.repository, limits=self._settings.cuts) as transaction:
-            place_images(transaction, stratum0.pipeline, images, time())
+            policy = PlacePolicy(stratum0.repository.settings.whiteouts == FILES, self._settings.podman_store)
+            place_images(transaction, stratum0.pipeline, images, time(), policy)
             return transaction.commit(on_step)
 
     async def _renew(self) -> None:

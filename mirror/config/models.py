@@ -67,6 +67,8 @@ class ServerSettings(Section):
     max_header: Size = Field(default=16 * KIB, ge=4 * KIB, le=MIB)
     keepalive: Duration = Field(default=75.0, ge=1, le=HOUR)
     grace: Duration = Field(default=30.0, ge=1, le=HOUR)
+    slice: Size = Field(default=16 * MIB, ge=64 * KIB, le=GIB)
+    slice_time: Duration = Field(default=15 * MINUTE, ge=1, le=DAY)
 
 
 class StoreSettings(Section):
@@ -102,6 +104,7 @@ class TagSettings(Section):
     """[tags]: how long the answer of an upstream for a tag is good."""
 
     ttl: Duration = Field(default=MINUTE, ge=0, le=30 * DAY)
+    hold: Duration = Field(default=5.0, ge=0, le=HOUR)
 
 
 class MemorySettings(Section):
@@ -109,6 +112,8 @@ class MemorySettings(Section):
 
     tags: Count = Field(default=20_000, ge=100, le=10_000_000)
     links: Count = Field(default=50_000, ge=100, le=10_000_000)
+    manifests: Count = Field(default=50_000, ge=100, le=10_000_000)
+    manifests_size: Size = Field(default=64 * MIB, ge=8 * MIB, le=16 * GIB)
     pulls: Count = Field(default=10_000, ge=10, le=1_000_000)
     pulls_size: Size = Field(default=64 * MIB, ge=8 * MIB, le=4 * GIB)
 
@@ -162,6 +167,18 @@ class S3Settings(Section):
     longest_pause: Duration = Field(default=15.0, ge=0.1, le=10 * MINUTE)
 
 
+class CollectionSettings(Section):
+    """[publish.gc]: `debark-publisher gc`."""
+
+    grace: Duration = Field(default=DAY, ge=2 * HOUR, le=365 * DAY)
+    memory: Size = Field(default=32 * MIB, ge=MIB, le=16 * GIB)
+    threads: Count = Field(default=4, ge=1, le=256)
+    batch: Count = Field(default=2000, ge=1, le=1_000_000)
+    lock_wait: Duration = Field(default=MINUTE, ge=0, le=HOUR)
+    lock_hold: Duration = Field(default=0.25, ge=0.01, le=MINUTE)
+    lock_pause: Duration = Field(default=0.05, ge=0, le=MINUTE)
+
+
 class PublishSettings(Section):
     """[publish]: what is unpacked, into which CVMFS repositories, and how."""
 
@@ -175,6 +192,9 @@ class PublishSettings(Section):
     ttl: WholeSeconds = Field(default=60, ge=1, le=DAY)
     whitelist_lifetime: Duration = Field(default=30 * DAY, ge=DAY, le=365 * DAY)
     compressor: Compressor = "libdeflate-5"
+    whiteouts: Literal["overlayfs", "files"] = "overlayfs"
+    permissions: Literal["image", "u+rwX", "a+rX"] = "u+rwX"
+    podman_store: Flag = False
     setuid: Literal["keep", "drop"] = "keep"
     capabilities: Literal["keep", "drop"] = "drop"
     threads: Count = Field(default=0, ge=0, le=256)
@@ -184,6 +204,8 @@ class PublishSettings(Section):
     in_flight: Size = Field(default=64 * MIB, ge=16 * MIB, le=4 * GIB)
     known_files: Count = Field(default=1_000_000, ge=0, le=100_000_000)
     catalog_entries: Count = Field(default=200_000, ge=1000, le=10_000_000)
+    growing_catalog_entries: Count = Field(default=5_000, ge=100, le=10_000_000)
+    catalog_memory: Size = Field(default=64 * MIB, ge=0, le=16 * GIB)
     lease: Duration = Field(default=MINUTE, ge=1, le=HOUR)
     attempts: Count = Field(default=40, ge=1, le=1000)
     deaths: Count = Field(default=3, ge=1, le=100)
@@ -191,6 +213,7 @@ class PublishSettings(Section):
     longest_pause: Duration = Field(default=6 * HOUR, ge=1, le=30 * DAY)
     refused_pause: Duration = Field(default=DAY, ge=MINUTE, le=365 * DAY)
     s3: S3Settings = S3Settings()
+    gc: CollectionSettings = CollectionSettings()
     limits: LayerLimits = LayerLimits()
 
     @field_validator("storage", mode="before")

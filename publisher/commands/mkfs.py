@@ -15,7 +15,6 @@ from publisher.commands.warnings import warn_of_absent_master
 from publisher.commands.workplace import Workplace
 from publisher.keys import KeyFiles, RepositoryKeys, import_keys
 from publisher.repository import Repository
-from publisher.spool import RepositorySettings
 
 
 @verb("mkfs")
@@ -58,7 +57,9 @@ def mkfs(
     elif leave_master_key:
         raise InvalidInput("--leave-master-key needs --keys: the directory where the master key stays")
     settings = place.settings
-    settings = RepositorySettings(compressor or settings.compressor, settings.ttl if ttl is None else int(ttl))
+    settings = replace(
+        settings, compressor=compressor or settings.compressor, ttl=settings.ttl if ttl is None else int(ttl)
+    )  # fmt: skip
     repository = Repository.create(
         place.fqrn, place.storage().store, keys=place.data.keys, spool=place.spool, settings=settings, whitelist=signed
     )  # fmt: skip

@@ -71,7 +71,8 @@ class Workplace:
     @property
     def settings(self) -> RepositorySettings:
         """Of a new repository."""
-        return RepositorySettings(self.config.publish.compressor, self.config.publish.ttl)
+        publish = self.config.publish
+        return RepositorySettings(publish.compressor, publish.ttl, publish.whiteouts)
 
     def storage(self) -> Storage:
         """The repository's files. Raises InvalidInput, StorageFull, Unavailable."""

@@ -18,6 +18,8 @@ from mirror.oci.reference import ImageReference
 from publisher.cvmfs.entry import Directory, Entry
 from publisher.errors import Conflict
 from publisher.images import layout, metadata
+from publisher.images.podman_store import PodmanStore, StoreImage
+from publisher.layers.marker_files import with_marker_files
 from publisher.objects.pipeline import Pipeline, Ticket
 from publisher.transaction import Transaction
 
@@ -53,6 +55,8 @@ class PreparedImage:
     """None if the repository has it."""
     notes: Notes = NO_NOTES
     """The sum over the layers."""
+    raw_config: bytes = b""
+    """Empty for what is no container image."""
 
     @property
     def config(self) -> Digest:
@@ -60,37 +64,74 @@ class PreparedImage:
         return self.manifest.config.digest
 
 
-def place_images(transaction: Transaction, pipeline: Pipeline, images: Sequence[PreparedImage], now: float) -> None:
+@dataclass(frozen=True, slots=True)
+class PlacePolicy:
+    """What consumers of a repository are given beyond root file systems."""
+
+    marker_files: bool = False
+    """Whether layers hold deletions as files named `.wh.<name>`."""
+    podman_store: bool = False
+    """Whether images are added to podmanStore."""
+
+
+_PLAIN = PlacePolicy()
+
+
+def place_images(
+    transaction: Transaction,
+    pipeline: Pipeline,
+    images: Sequence[PreparedImage],
+    now: float,
+    policy: PlacePolicy = _PLAIN,
+) -> None:
     """Put the images into the transaction. now: Unix seconds.
 
+    Where there is a podmanStore, its names follow the public links, whether or not images are added to it.
     Raises Conflict if something that was there vanished meanwhile, PublishError, StorageFull, Unavailable.
     """
+    store = PodmanStore(transaction, pipeline, now) if policy.podman_store or PodmanStore.exists(transaction) else None
     for image in images:
         transaction.rely_on(min((layer.safe_since for layer in image.layers), default=math.inf))
         for layer in image.layers:
-            _place_layer(transaction, pipeline, layer, image.config, now)
-        if not transaction.exists(layout.flat_root(image.config)):
-            if image.flat is None:
-                raise Conflict(
-                    f"the root file system of {image.config} was removed from the repository meanwhile; it is made again"
-                )
-            for path in layout.flat_catalogs(image.config):
-                transaction.make_catalog(path)
-            transaction.graft(layout.flat_root(image.config), image.flat)
-        manifest = _stored(pipeline, image.raw_manifest, now)
-        for name in image.names:
-            for path in layout.name_catalogs(name):
-                transaction.make_catalog(path)
-            _put_document(transaction, layout.manifest_document(name), manifest)
-            transaction.put_symlink(layout.public_link(name), layout.link_target(name, image.config))
+            _place_layer(transaction, pipeline, layer, image.config, now=now, marker_files=policy.marker_files)
+        _place_flat(transaction, image)
+        if store is not None:
+            if policy.podman_store and image.raw_config:
+                store.add(StoreImage(image.digest, image.raw_manifest, image.manifest, image.raw_config))
+            for name in image.names:
+                store.name(name, image.config)
+        _place_names(transaction, image, _stored(pipeline, image.raw_manifest, now))
+    if store is not None:
+        store.save()
 
 
-def _place_layer(transaction: Transaction, pipeline: Pipeline, layer: UnpackedLayer, config: Digest, now: float) -> None:
+def _place_flat(transaction: Transaction, image: PreparedImage) -> None:
+    if transaction.exists(layout.flat_root(image.config)):
+        return
+    if image.flat is None:
+        raise Conflict(f"the root file system of {image.config} was removed from the repository meanwhile; it is made again")
+    for path in layout.flat_catalogs(image.config):
+        transaction.make_catalog(path)
+    transaction.graft(layout.flat_root(image.config), image.flat)
+
+
+def _place_names(transaction: Transaction, image: PreparedImage, manifest: Entry) -> None:
+    for name in image.names:
+        for path in layout.name_catalogs(name):
+            transaction.make_catalog(path)
+        _put_document(transaction, layout.manifest_document(name), manifest)
+        transaction.put_symlink(layout.public_link(name), layout.link_target(name, image.config))
+
+
+def _place_layer(
+    transaction: Transaction, pipeline: Pipeline, layer: UnpackedLayer, config: Digest, *, now: float, marker_files: bool
+) -> None:
     digest = layer.descriptor.digest
     if not transaction.exists(layout.layer_root(digest)):
         for path in layout.layer_catalogs(digest):
             transaction.make_catalog(path)
-        transaction.graft(layout.layer_root(digest), layer.tree)
+        tree = with_marker_files(layer.tree, _stored(pipeline, b"", now)) if marker_files else layer.tree
+        transaction.graft(layout.layer_root(digest), tree)
         document = metadata.layers_json(digest, layer.diff_id, layer.size, now, layer.notes)
         _put_document(transaction, layout.layers_document(digest), _stored(pipeline, document, now))
     origin = layout.origin_document(digest)

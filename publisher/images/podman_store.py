@@ -11,6 +11,8 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ImageManifest, parse_config
 from mirror.oci.reference import ImageReference
@@ -19,6 +21,8 @@ from publisher.images import layout, metadata, podman
 from publisher.images.record_file import RecordFile
 from publisher.objects.pipeline import Pipeline, Ticket
 from publisher.transaction import Transaction
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,14 @@ class PodmanStore:
         self._layers.save(self._now)
 
     def add(self, image: StoreImage) -> None:
-        """Add an image, or another manifest of it. Its layers' documents have to be in the repository (`layout.layers_document`).
+        """Add an image, or another manifest of it; not one of whose layers some are not in the repository.
 
         Raises InvalidInput for a config that is none.
         """
+        for layer in image.manifest.layers:
+            if not self._transaction.exists(layout.layers_document(layer.digest)):
+                log.info("image_not_in_podman_store", image=str(image.digest), lacks=str(layer.digest))
+                return
         self._prepare()
         config = parse_config(image.raw_config)
         ids = podman.layer_ids(config.diff_ids)

@@ -1,7 +1,7 @@
 """Deletions as files named `.wh.<name>`, the form that layers have them in and that DUCC leaves in repositories. Pure.
 
-Everywhere else in the publisher a layer's tree has overlayfs's own marks (`publisher.layers.whiteout`); it is changed to files when
-it is put into a repository that wants them, and back when it is read. Layout reference, section 3.
+Everywhere else in the publisher a layer's tree has overlayfs's own marks (`publisher.layers.whiteout`); it is changed to files
+when it is put into a repository that wants them, and back when it is read. Layout reference, section 3.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def with_marker_files(tree: Directory, empty: Entry) -> Directory:
         elif child.is_whiteout:
             mark = names.WHITEOUT_PREFIX + name
             if len(mark) > NAME_MAX:
-                raise UnsafeLayer(f"the deletion of '{names.shown(name)}' has no place in a file's name; it is too long for '.wh.'")
+                raise UnsafeLayer(
+                    f"the deletion of '{names.shown(name)}' has no place in a file's name; it is too long for '.wh.'"
+                )
             children[mark] = replace(empty)
         else:
             children[name] = child
