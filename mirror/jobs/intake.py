@@ -1,13 +1,14 @@
-"""How a publish request enters the state: one transaction, and none at all if nothing is new.
+"""How pulls enter the state: one transaction for a pull, and none at all if nothing is new.
 
 Invariants:
 - an image manifest has one row, whatever the number of names and pulls;
 - a name that waits belongs to an image that is queued, running, failed or refused; when its image is published, so is the name;
-- what was requested stays requested: a tag that moves on before its image was published leaves it a name made of its digest.
+- what was requested stays requested (`mirror.jobs.naming`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -15,29 +16,67 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mirror.jobs.change import NOT_PUBLISHED, Change, is_name
 from mirror.jobs.model import PublishRequest, State
+from mirror.jobs.naming import drop_name, set_artifact, set_name
 from mirror.jobs.retry import RetryPolicy
 from mirror.oci.digest import Digest
-from mirror.oci.reference import ImageReference, Reference
+from mirror.oci.platform import Platform
+from mirror.oci.reference import ImageReference
 from mirror.state.engine import Database
 from mirror.state.schema import images, names
 
+Name = tuple[ImageReference, Platform | None]
 
-async def enqueue(database: Database, request: PublishRequest, policy: RetryPolicy, now: float) -> bool:
-    """Note the request; whether it changed anything. Raises Unavailable."""
+_NOT_STARTED = frozenset({State.QUEUED, State.FAILED, State.REFUSED})
+
+
+async def enqueue(
+    database: Database, requests: Sequence[PublishRequest], gone: Collection[Name], policy: RetryPolicy, now: float
+) -> list[PublishRequest]:
+    """Note the requests, and forget names that are gone; those requests that changed anything. Raises Unavailable."""
     async with database.read() as connection:
-        row = await _name_and_image(connection, request.image)
-    if row is not None and _leads_there(row, request) and not _queues_again(row, policy, now):
+        new = [request for request in requests if not await _is_settled(connection, request, policy, now)]
+    if not new and not gone:
+        return []
+    async with Change.begin(database, now) as change:
+        for request in new:
+            await change.add_image(request)
+            await set_name(change, request)
+            row = await _name_and_image(change.connection, request)
+            if _queues_again(row, policy, now):
+                await _queue_again(change, request)
+        for image, platform in gone:
+            await drop_name(change, image, platform)
+    return new
+
+
+async def note_artifact(database: Database, names: Collection[ImageReference], manifest: Digest, reason: str, now: float) -> bool:
+    """Note that these names stand for what is no image; whether that is new. Raises Unavailable."""
+    requests = [PublishRequest(image, manifest, manifest) for image in names]
+    async with database.read() as connection:
+        new = [request for request in requests if not await _is_artifact(connection, request)]
+    if not new:
         return False
     async with Change.begin(database, now) as change:
-        await change.add_image(request)
-        await _set_name(change, request)
-        row = await _name_and_image(change.connection, request.image)
-        if _queues_again(row, policy, now):
-            await _queue_again(change, request)
+        for request in new:
+            await change.add_artifact(request, reason)
+            await set_artifact(change, request.image, manifest)
+            row = await _name_and_image(change.connection, request)
+            if State(row.state) in _NOT_STARTED:
+                await change.set_state([str(manifest)], State.NOT_AN_IMAGE, reason=reason, ready_at=None)
     return True
 
 
-async def _name_and_image(connection: AsyncConnection, image: ImageReference) -> Any:
+async def _is_settled(connection: AsyncConnection, request: PublishRequest, policy: RetryPolicy, now: float) -> bool:
+    row = await _name_and_image(connection, request)
+    return row is not None and _leads_there(row, request) and not _queues_again(row, policy, now)
+
+
+async def _is_artifact(connection: AsyncConnection, request: PublishRequest) -> bool:
+    row = await _name_and_image(connection, request)
+    return row is not None and _leads_there(row, request) and State(row.state) not in _NOT_STARTED
+
+
+async def _name_and_image(connection: AsyncConnection, request: PublishRequest) -> Any:
     statement = (
         select(
             names.c.target_digest,
@@ -48,7 +87,7 @@ async def _name_and_image(connection: AsyncConnection, image: ImageReference) ->
             images.c.updated_at,
         )
         .join(images, images.c.manifest_digest == names.c.manifest_digest)
-        .where(*is_name(image))
+        .where(*is_name(request.image, request.platform))
     )
     return (await connection.execute(statement)).one_or_none()
 
@@ -63,24 +102,9 @@ def _queues_again(row: Any, policy: RetryPolicy, now: float) -> bool:
     )
 
 
-async def _set_name(change: Change, request: PublishRequest) -> None:
-    before = await _name_and_image(change.connection, request.image)
-    leads_to = {"target_digest": str(request.target), "manifest_digest": str(request.manifest)}
-    if before is None:
-        await change.add_name(request)
-    elif before.manifest_digest == str(request.manifest):
-        # At most another index that lists the same image: a path that is published stays right.
-        await change.update_name(request.image, **leads_to)
-    else:
-        if before.published_at is None:
-            left = Digest.parse(before.manifest_digest)
-            await change.add_name(PublishRequest(ImageReference(request.image.name, Reference(digest=left)), left, left))
-        await change.update_name(request.image, **leads_to, **NOT_PUBLISHED, requested_at=change.now)
-
-
 async def _queue_again(change: Change, request: PublishRequest) -> None:
     """Make the image a job again, with this name waiting; fetched from where it was pulled last, which is known to work."""
-    await change.update_name(request.image, **NOT_PUBLISHED)
+    await change.update_name(request.image, request.platform, **NOT_PUBLISHED)
     await change.set_state(
         [str(request.manifest)],
         State.QUEUED,

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from mirror.jobs.notes import NO_NOTES, Notes
 from mirror.oci.digest import Digest
+from mirror.oci.platform import Platform
 from mirror.oci.reference import ImageReference, RepositoryName
 
 
@@ -22,6 +23,12 @@ class State(StrEnum):
     REFUSED = "refused"
     FAILED = "failed"
     EXPIRED = "expired"
+    NOT_AN_IMAGE = "not-an-image"
+
+    @property
+    def column(self) -> str:
+        """The column of the state database that has the time of it."""
+        return f"{self.value.replace('-', '_')}_at"
 
     @property
     def is_running(self) -> bool:
@@ -35,7 +42,7 @@ class State(StrEnum):
 
 
 _RUNNING = frozenset({State.FETCHING, State.INGESTING, State.COMMITTING, State.REPLICATING})
-_FINAL = frozenset({State.PUBLISHED, State.REFUSED, State.EXPIRED})
+_FINAL = frozenset({State.PUBLISHED, State.REFUSED, State.EXPIRED, State.NOT_AN_IMAGE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,24 @@ class PublishRequest:
     """What the name resolved to upstream: the image manifest, or an index that lists it."""
     manifest: Digest
     """The image manifest to unpack."""
+    platform: Platform | None = None
+    """The platform whose path this is, in normal form; None: the path without a platform."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformName:
+    """A name for one platform; its public link is made of both. platform: in normal form."""
+
+    image: ImageReference
+    platform: Platform
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A public link of a CVMFS repository that leads to what its name stands for no more; path: absolute, as of a publication."""
+
+    fqrn: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +118,5 @@ class ImageStatus:
     published: float | None
     notes: Notes = NO_NOTES
     """What unpacking left out or changed."""
+    platform: Platform | None = None
+    """The platform whose path this is; None: of the path without a platform."""

@@ -10,22 +10,25 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mirror.jobs import intake
-from mirror.jobs.change import NOT_PUBLISHED, Change, is_name
-from mirror.jobs.model import Job, Publication, PublishRequest, State
+from mirror.jobs.change import Change
+from mirror.jobs.model import Job, Leftover, PlatformName, Publication, PublishRequest, State
+from mirror.jobs.naming import drop_outdated_platforms, publish_name
 from mirror.jobs.notes import NO_NOTES, Notes
 from mirror.jobs.retry import RetryPolicy
 from mirror.oci.digest import Digest
+from mirror.oci.platform import Platform
 from mirror.oci.reference import ImageReference, RepositoryName
 from mirror.state.engine import Database
-from mirror.state.schema import images, layers, names
+from mirror.state.schema import images, layers, leftovers
 
 _POLL_SECONDS = 0.08
 """How often a waiting publisher looks for work: one look-up in an index each time, below two hundredths of a core in all."""
@@ -63,7 +66,20 @@ class Queue:
 
         Asking again is free: a published name stays, a failed image keeps its next try, a refused one its refusal for a while.
         """
-        return await intake.enqueue(self._database, request, self._policy, self._clock())
+        return bool(await self.enqueue_all([request]))
+
+    async def enqueue_all(
+        self, requests: Sequence[PublishRequest], gone: Collection[tuple[ImageReference, Platform | None]] = ()
+    ) -> list[PublishRequest]:
+        """The same for all that follows from one pull, at once; those that changed anything.
+
+        gone: names, some for a platform, that stand for nothing any more: they are forgotten, and their links removed.
+        """
+        return await intake.enqueue(self._database, requests, gone, self._policy, self._clock())
+
+    async def note_artifact(self, names: Collection[ImageReference], manifest: Digest, reason: str) -> bool:
+        """Note that these names stand for something that is no image, and never to be published; whether that is new."""
+        return await intake.note_artifact(self._database, names, manifest, reason, self._clock())
 
     async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - waiting in vain is an answer, not a failure
         """Return True as soon as there is a job to claim, False after so many seconds without any."""
@@ -139,19 +155,24 @@ class Queue:
         held: Iterable[HeldLayer],
         *,
         notes: Notes = NO_NOTES,
+        platforms: Mapping[PlatformName, Publication] = MappingProxyType({}),
     ) -> None:
         """The image is readable in the CVMFS repository under these names. Raises LeaseExpired, changing nothing.
 
-        Call it in the order of the commits. held: the image's layers. notes: on the whole of it. Names that were asked for
-        meanwhile make it a job again. A name that meanwhile moved to another image leads to this one now; that other image
-        becomes a job again, too.
+        Call it in the order of the commits. held: the image's layers. notes: on the whole of it. platforms: the links for
+        platforms, also those that nobody had asked for. Names that were asked for meanwhile make it a job again. A name that
+        meanwhile moved to another image leads to this one now; that other image becomes a job again, too.
         """
         digest = str(manifest)
         async with Change.begin(self._database, self._clock()) as change:
             await change.check_owner(owner, [digest])
             await self._add_layers(change, fqrn, held)
             for image, publication in publications.items():
-                await _publish_name(change, image, digest, publication)
+                await publish_name(change, image, None, digest, publication)
+            for name, publication in platforms.items():
+                await publish_name(change, name.image, name.platform, digest, publication)
+            for image in publications:
+                await drop_outdated_platforms(change, image, digest)
             await change.set_state(
                 [digest],
                 State.PUBLISHED,
@@ -171,6 +192,29 @@ class Queue:
         async with Change.begin(self._database, self._clock()) as change:
             await change.check_owner(owner, [digest])
             await change.set_state([digest], State.REFUSED, reason=reason, lease_owner=None, ready_at=None)
+
+    async def not_an_image(self, owner: str, manifest: Digest, reason: str) -> None:
+        """It turned out that this is no image, and so never to be published. Raises LeaseExpired, changing nothing."""
+        digest = str(manifest)
+        async with Change.begin(self._database, self._clock()) as change:
+            await change.check_owner(owner, [digest])
+            await change.set_state([digest], State.NOT_AN_IMAGE, reason=reason, lease_owner=None, ready_at=None)
+
+    async def leftovers(self, fqrns: Collection[str], limit: int) -> list[Leftover]:
+        """Links of these CVMFS repositories that are to be removed, oldest first."""
+        statement = (
+            select(leftovers.c.fqrn, leftovers.c.path)
+            .where(leftovers.c.fqrn.in_(fqrns))
+            .order_by(leftovers.c.since, leftovers.c.path)
+            .limit(limit)
+        )
+        async with self._database.read() as connection:
+            return [Leftover(row.fqrn, row.path) for row in await connection.execute(statement)]
+
+    async def removed(self, gone: Collection[Leftover]) -> None:
+        """The links are removed."""
+        async with Change.begin(self._database, self._clock()) as change:
+            await change.delete_leftovers(gone)
 
     async def failed(self, owner: str, manifest: Digest, reason: str, retry_after: float | None = None) -> float | None:
         """This try failed. Returns when the next one is due (Unix seconds), None if only another pull brings it.
@@ -258,22 +302,3 @@ def _job(row: Any, requests: Iterable[PublishRequest]) -> Job:
 
 def _dead_publisher(row: Any) -> str:
     return f"the publisher died or hung while this image was {row.state} (try {row.attempts})"
-
-
-async def _publish_name(change: Change, image: ImageReference, digest: str, publication: Publication) -> None:
-    done = (
-        update(names)
-        .where(*is_name(image), names.c.manifest_digest == digest)
-        .values(fqrn=publication.fqrn, path=publication.path, revision=publication.revision, published_at=change.now)
-    )
-    if (await change.connection.execute(done)).rowcount:
-        return
-    statement = (
-        select(names.c.manifest_digest)
-        .join(images, images.c.manifest_digest == names.c.manifest_digest)
-        .where(*is_name(image), images.c.state == State.PUBLISHED.value)
-    )
-    moved_to = (await change.connection.execute(statement)).scalar_one_or_none()
-    await change.update_name(image, **NOT_PUBLISHED)
-    if moved_to is not None:
-        await change.set_state([moved_to], State.QUEUED, ready_at=change.now)

@@ -55,7 +55,7 @@ class RetryPolicy:
                 return name_waits
             case State.EXPIRED:
                 return True
-            case State.REFUSED:
+            case State.REFUSED | State.NOT_AN_IMAGE:
                 return now - updated_at >= self.refused_pause
             case State.FAILED:
                 return ready_at is None

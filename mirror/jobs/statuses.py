@@ -6,12 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Select, func, or_, select
 
-from mirror.jobs.change import is_name
+from mirror.jobs.change import is_name, is_of, parse_platform, platform_text
 from mirror.jobs.model import ImageStatus, Publication, PublishRequest, State
 from mirror.jobs.notes import Notes
 from mirror.oci.digest import Digest
+from mirror.oci.platform import Platform
 from mirror.oci.reference import ImageReference, Reference, RepositoryName
 from mirror.state.engine import Database
 from mirror.state.schema import counters, images, names
@@ -31,45 +32,48 @@ class Statuses:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def status(self, image: ImageReference) -> ImageStatus | None:
-        """The state of a name; None if it never was to be published.
+    async def status(self, image: ImageReference, platform: Platform | None = None) -> ImageStatus | None:
+        """The state of a name, or of its image for a platform (in normal form); None if it never was to be published.
 
         A digest stands for every name of its repository that leads to it: one that is published, if there is one, the oldest of
-        those, so that the answer does not change with every new name.
+        those, so that the answer does not change with every new name. An index stands for the image that its name leads to
+        without a platform, if that is wanted at all.
         """
-        statement = select(
-            names.c.registry,
-            names.c.repository,
-            names.c.reference,
-            names.c.target_digest,
-            names.c.manifest_digest,
-            names.c.requested_at,
-            names.c.fqrn,
-            names.c.path,
-            names.c.revision,
-            names.c.published_at,
-            images.c.state,
-            images.c.reason,
-            images.c.attempts,
-            images.c.ready_at,
-            images.c.updated_at,
-            images.c.notes,
-        ).join(images, images.c.manifest_digest == names.c.manifest_digest)
         if image.reference.digest is None:
-            statement = statement.where(*is_name(image))
+            statement = _rows().where(*is_name(image, platform))
         else:
+            digest = str(image.reference.digest)
+            of_its_index = (names.c.manifest_digest != digest) & (names.c.platform != "")
             statement = (
-                statement.where(*_leads_to(image.name, image.reference.digest))
-                .order_by(names.c.published_at.is_(None), names.c.requested_at, names.c.reference)
+                _rows()
+                .where(*_leads_to(image.name, image.reference.digest))
+                .order_by(
+                    of_its_index,
+                    names.c.published_at.is_(None),
+                    names.c.platform != "",
+                    names.c.requested_at,
+                    names.c.reference,
+                    names.c.platform,
+                )
                 .limit(1)
             )
+            if platform is not None:
+                statement = statement.where(names.c.platform == platform_text(platform))
         async with self._database.read() as connection:
             row = (await connection.execute(statement)).one_or_none()
         return None if row is None else _status(row)
 
+    async def platforms(self, image: ImageReference) -> list[ImageStatus]:
+        """The states of a name's images for platforms, by platform. For a digest: of a name that is made of it."""
+        statement = _rows().where(*is_of(image), names.c.platform != "").order_by(names.c.platform)
+        async with self._database.read() as connection:
+            return [_status(row) for row in await connection.execute(statement)]
+
     async def requests(self, name: RepositoryName, digest: Digest) -> list[PublishRequest]:
         """All names of this repository that lead to the digest, be it the image's manifest or an index that lists it."""
-        statement = select(names.c.reference, names.c.target_digest, names.c.manifest_digest).where(*_leads_to(name, digest))
+        statement = select(names.c.reference, names.c.platform, names.c.target_digest, names.c.manifest_digest).where(
+            *_leads_to(name, digest)
+        )
         async with self._database.read() as connection:
             rows = (await connection.execute(statement)).all()
         return [
@@ -77,13 +81,14 @@ class Statuses:
                 ImageReference(name, Reference.parse(row.reference)),
                 Digest.parse(row.target_digest),
                 Digest.parse(row.manifest_digest),
+                parse_platform(row.platform),
             )
             for row in rows
         ]
 
     async def times(self, manifest: Digest) -> dict[State, float]:
         """When the image last came into each state that it has been in (Unix seconds)."""
-        columns = [images.c[f"{state.value}_at"].label(state.value) for state in State]
+        columns = [images.c[state.column].label(state.value) for state in State]
         statement = select(*columns).where(images.c.manifest_digest == str(manifest))
         async with self._database.read() as connection:
             row = (await connection.execute(statement)).mappings().one_or_none()
@@ -118,6 +123,29 @@ class Statuses:
         )
 
 
+def _rows() -> Select[Any]:
+    """Names, each with its image."""
+    return select(
+        names.c.registry,
+        names.c.repository,
+        names.c.reference,
+        names.c.platform,
+        names.c.target_digest,
+        names.c.manifest_digest,
+        names.c.requested_at,
+        names.c.fqrn,
+        names.c.path,
+        names.c.revision,
+        names.c.published_at,
+        images.c.state,
+        images.c.reason,
+        images.c.attempts,
+        images.c.ready_at,
+        images.c.updated_at,
+        images.c.notes,
+    ).join(images, images.c.manifest_digest == names.c.manifest_digest)
+
+
 def _leads_to(name: RepositoryName, digest: Digest) -> tuple[Any, ...]:
     return (
         names.c.registry == name.registry,
@@ -145,5 +173,6 @@ def _status(row: Any) -> ImageStatus:
         requested=row.requested_at,
         updated=row.updated_at,
         published=row.published_at,
+        platform=parse_platform(row.platform),
         notes=Notes.parse(row.notes or "{}"),
     )
