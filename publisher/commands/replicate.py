@@ -5,23 +5,33 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
+from mirror.config.values import parse_listen
 from mirror.errors import MirrorError
 from publisher.commands.report import Report, size
 from publisher.commands.verb import duration_value, verb
 from publisher.commands.workplace import Workplace
 from publisher.objects.local import LocalObjectStore
 from publisher.objects.store import ObjectStore
+from publisher.replicate.announcements import listening
 from publisher.replicate.follow import follow
 from publisher.replicate.model import Extent, Replicated, ReplicationLimits
 from publisher.replicate.replica import replicate
 from publisher.storage import open_bucket
+
+
+def _address(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    """Host and port; a usage error if it is no such thing."""
+    try:
+        return None if value is None else parse_listen(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @verb("replicate")
@@ -49,6 +59,12 @@ from publisher.storage import open_bucket
 )
 @click.option("--allow-older", is_flag=True, help="Take a revision that is older than the replica's, too.")
 @click.option("--follow", "following", is_flag=True, help="Keep the replica current until stopped.")
+@click.option(
+    "--listen",
+    callback=_address,
+    metavar="HOST:PORT",
+    help="With --follow: hear there of new revisions, from a publisher or by cvmfs_swissknife notify -p -u http://HOST:PORT/api/v1.",
+)
 @click.option("--poll", callback=duration_value, default="2", show_default=True, metavar="DURATION", help="With --follow.")
 def replicate_repository(
     place: Workplace,
@@ -61,12 +77,17 @@ def replicate_repository(
     extent: str,
     allow_older: bool,
     following: bool,
+    listen: tuple[str, int] | None,
     poll: float,
 ) -> None:
     """Bring a replica of the repository FQRN to the revision that URL shows, with everything verified.
 
     What is there is not fetched again, and an interrupted replication goes on where it was.
     """
+    if following and allow_older:
+        raise click.UsageError("a replica that follows its source never goes back: --allow-older is for one replication")
+    if listen is not None and not following:
+        raise click.UsageError("--listen is of use only with --follow")
     key = place.master_key(public_key)
     replica = _replica(place, storage, spool)
 
@@ -93,20 +114,28 @@ def replicate_repository(
             )
             told(asyncio.run(work))
             return
-        endless = follow(
-            url,
-            place.fqrn,
-            key,
-            replica.store,
-            replica.spool,
-            limits=replica.limits,
-            poll_seconds=poll,
-            extent=Extent(extent),
-            on_replicated=told,
-            on_failure=failed,
-            on_progress=on_progress,
-        )
-        asyncio.run(_until_stopped(endless))
+
+        async def endless() -> NoReturn:
+            announced = asyncio.Event()
+            async with AsyncExitStack() as stack:
+                if listen is not None:
+                    await stack.enter_async_context(listening(*listen, place.fqrn, announced))
+                await follow(
+                    url,
+                    place.fqrn,
+                    key,
+                    replica.store,
+                    replica.spool,
+                    limits=replica.limits,
+                    poll_seconds=poll,
+                    announced=announced,
+                    extent=Extent(extent),
+                    on_replicated=told,
+                    on_failure=failed,
+                    on_progress=on_progress,
+                )
+
+        asyncio.run(_until_stopped(endless()))
 
 
 @dataclass(frozen=True, slots=True)

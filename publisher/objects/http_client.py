@@ -32,6 +32,7 @@ Result = TypeVar("Result")
 ATTEMPTS = RetryPolicy(attempts=4, first_delay=0.25, longest_delay=10.0)
 _LIBRARY_ERRORS = (aiohttp.ClientError, OSError, ValueError)
 """A time-out is an OSError."""
+_CONDITIONS = frozenset({"If-None-Match", "If-Modified-Since"})
 _SHORT = 1 << 20
 """An answer of no more bytes needs no watch over silence: the time for the whole of it is short enough."""
 _SURE_SECONDS = 2.0
@@ -161,9 +162,11 @@ class RepositoryClient:
 
         return await self.retrying(once)
 
-    async def read_if_changed(self, path: str, limit: int, known: Validators | None) -> tuple[bytes, Validators | None] | None:
+    async def read_if_changed(
+        self, path: str, limit: int, known: Validators | None, *, fresh: bool = False
+    ) -> tuple[bytes, Validators | None] | None:
         """A file with its validators; None if the known ones still hold. Tried once. Raises as `read`."""
-        headers = {}
+        headers = {"Cache-Control": "no-cache"} if fresh else {}
         if known and known.etag:
             headers["If-None-Match"] = known.etag
         elif known and known.modified:
@@ -223,7 +226,7 @@ class RepositoryClient:
 
     async def _ask(self, method: str, path: str, limit: int, headers: dict[str, str]) -> Body:
         response = await self._response(method, path, limit, headers)
-        if response.status == 200 or (response.status == 304 and headers):
+        if response.status == 200 or (response.status == 304 and not _CONDITIONS.isdisjoint(headers)):
             return Body(response, self._what(path), limit, 0)
         response.release()
         raise _refusal(response, self._what(path))

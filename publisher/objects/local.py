@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 from mirror.errors import NotFound, StorageFull, Unavailable
 from publisher.cvmfs.hash import ContentHash, ObjectKind
@@ -43,7 +44,7 @@ class LocalObjectStore:
         self._data = f"{os.fspath(root)}/data"
         self._staging = f"{self._data}/txn"
         self._serial = itertools.count()
-        with self._failures(f"the repository storage {root} cannot be set up"):
+        with _Failures(f"the repository storage {root} cannot be set up"):
             for directory in (root, root / "data", root / "data/txn", *(root / f"data/{number:02x}" for number in range(256))):
                 if not directory.is_dir():
                     directory.mkdir(parents=True, exist_ok=True)
@@ -67,17 +68,17 @@ class LocalObjectStore:
 
     def put_file(self, content: ContentHash, kind: ObjectKind, stored: Path) -> bool:
         """As `put`, of a file, which becomes the object if it is on the same file system. Raises StorageFull, Unavailable."""
-        with self._failures(f"object {content} cannot be stored in {self._root}"):
+        with _Failures(f"object {content} cannot be stored in {self._root}"):
             size = stored.stat().st_size
         is_new = self._store(content, kind, size, partial(self._take, stored=stored))
-        with self._failures(f"{stored} cannot be removed"):
+        with _Failures(f"{stored} cannot be removed"):
             stored.unlink(missing_ok=True)
         return is_new
 
     def renew(self, content: ContentHash, kind: ObjectKind, size: int) -> bool:
         """Make an object of this size as good as new; false if there is none. Raises Unavailable."""
         target = self._path(content, kind)
-        with self._failures(f"object {content} cannot be renewed in {self._root}"):
+        with _Failures(f"object {content} cannot be renewed in {self._root}"):
             try:
                 status = os.stat(target)  # noqa: PTH116 (as above)
             except FileNotFoundError:
@@ -89,18 +90,18 @@ class LocalObjectStore:
 
     def contains(self, content: ContentHash, kind: ObjectKind) -> bool:
         """Whether the object is there. Raises Unavailable."""
-        with self._failures(f"object {content} cannot be looked up in {self._root}"):
+        with _Failures(f"object {content} cannot be looked up in {self._root}"):
             return Path(self._path(content, kind)).exists()
 
     def delete(self, content: ContentHash, kind: ObjectKind) -> None:
         """Remove the object; no error if it is gone already. Raises Unavailable."""
-        with self._failures(f"object {content} cannot be removed from {self._root}"), suppress(FileNotFoundError):
+        with _Failures(f"object {content} cannot be removed from {self._root}"), suppress(FileNotFoundError):
             Path(self._path(content, kind)).unlink()
 
     def expire(self, content: ContentHash, kind: ObjectKind, before: float) -> bool:
         """Remove the object if its modification time is before this; whether it was removed. Raises Unavailable."""
         target = self._path(content, kind)
-        with self._failures(f"object {content} cannot be removed from {self._root}"), self._expiry(fcntl.LOCK_EX):
+        with _Failures(f"object {content} cannot be removed from {self._root}"), self._expiry(fcntl.LOCK_EX):
             try:
                 if os.stat(target).st_mtime >= before:  # noqa: PTH116 (as above)
                     return False
@@ -113,7 +114,7 @@ class LocalObjectStore:
         """Every object, in no particular order; files that are none are passed over. Raises Unavailable."""
         for number in range(256):
             prefix = f"{number:02x}"
-            with self._failures(f"the objects of {self._root} cannot be listed"), os.scandir(f"{self._data}/{prefix}") as files:
+            with _Failures(f"the objects of {self._root} cannot be listed"), os.scandir(f"{self._data}/{prefix}") as files:
                 for file in files:
                     parsed = parse_object_name(f"{prefix}/{file.name}")
                     if parsed is None:
@@ -127,7 +128,7 @@ class LocalObjectStore:
     def write_file(self, name: str, data: bytes) -> None:
         """Replace a named file atomically and durably. Raises StorageFull, Unavailable."""
         target = f"{self._root}/{named_file(name)}"
-        with self._failures(f"{target} cannot be written"):
+        with _Failures(f"{target} cannot be written"):
             self._replace(target, data, durable=True)
             descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -138,12 +139,12 @@ class LocalObjectStore:
     def delete_file(self, name: str) -> None:
         """Remove a named file; no error if it is gone already. Raises Unavailable."""
         target = Path(self._root, named_file(name))
-        with self._failures(f"{target} cannot be removed"):
+        with _Failures(f"{target} cannot be removed"):
             target.unlink(missing_ok=True)
 
     def flush(self) -> None:
         """Return once everything put so far survives a power failure (syncfs). Raises StorageFull, Unavailable."""
-        with self._failures(f"{self._root} cannot be written to disk"):
+        with _Failures(f"{self._root} cannot be written to disk"):
             descriptor = os.open(self._data, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 if _libc.syncfs(descriptor) != 0:
@@ -155,7 +156,7 @@ class LocalObjectStore:
     def remove_leftovers(self, older_than: float) -> int:
         """Delete what killed writers left in data/txn more than `older_than` seconds ago; how many files. Raises Unavailable."""
         removed = 0
-        with self._failures(f"{self._staging} cannot be cleaned"), os.scandir(self._staging) as files:
+        with _Failures(f"{self._staging} cannot be cleaned"), os.scandir(self._staging) as files:
             for file in files:
                 with suppress(FileNotFoundError):
                     if file.stat(follow_symlinks=False).st_mtime < time.time() - older_than:
@@ -166,7 +167,7 @@ class LocalObjectStore:
     def _store(self, content: ContentHash, kind: ObjectKind, size: int, write: Callable[[str], None]) -> bool:
         """Let an object of this size be written to its place, unless it is there; whether it was new."""
         target = self._path(content, kind)
-        with self._failures(f"object {content} cannot be stored in {self._root}"):
+        with _Failures(f"object {content} cannot be stored in {self._root}"):
             try:
                 status = os.stat(target)  # noqa: PTH116 (Path costs as much as the call, for every object)
             except FileNotFoundError:
@@ -206,19 +207,21 @@ class LocalObjectStore:
 
     def _read(self, name: str) -> bytes:
         path = f"{self._root}/{name}"
-        with self._failures(f"{path} cannot be read"):
+        with _Failures(f"{path} cannot be read"):
             try:
                 return Path(path).read_bytes()
             except FileNotFoundError as error:
                 raise NotFound(f"{path} does not exist") from error
 
     def _replace(self, target: str, data: bytes | memoryview, *, durable: bool) -> None:
-        with self._staged(target) as descriptor:
+        def write(descriptor: int) -> None:
             remaining = memoryview(data)
             while remaining:
                 remaining = remaining[os.write(descriptor, remaining) :]
             if durable:
                 os.fsync(descriptor)
+
+        self._stage(target, write)
 
     def _take(self, target: str, stored: Path) -> None:
         """Make a file the one at `target`: by its name if both are on one file system, else by a copy."""
@@ -231,20 +234,23 @@ class LocalObjectStore:
                 raise
         else:
             return
-        with stored.open("rb", buffering=0) as file, self._staged(target) as descriptor:
-            offset = 0
-            while sent := os.sendfile(descriptor, file.fileno(), offset, _COPIED_AT_ONCE):
-                offset += sent
+        with stored.open("rb", buffering=0) as file:
 
-    @contextmanager
-    def _staged(self, target: str) -> Iterator[int]:
-        """A descriptor of a new file, which takes its place if the block succeeds and is gone otherwise."""
+            def copy(descriptor: int) -> None:
+                offset = 0
+                while sent := os.sendfile(descriptor, file.fileno(), offset, _COPIED_AT_ONCE):
+                    offset += sent
+
+            self._stage(target, copy)
+
+    def _stage(self, target: str, write: Callable[[int], None]) -> None:
+        """Let a new file be written, which takes its place if that succeeds and is gone otherwise."""
         temporary = f"{self._staging}/{os.getpid()}.{next(self._serial)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _SERVABLE_FILE)
         try:
             try:
                 os.fchmod(descriptor, _SERVABLE_FILE)  # whatever the umask: a web server must read it
-                yield descriptor
+                write(descriptor)
             finally:
                 os.close(descriptor)
             os.rename(temporary, target)  # noqa: PTH104 (as above)
@@ -253,11 +259,21 @@ class LocalObjectStore:
                 Path(temporary).unlink()
             raise
 
-    @contextmanager
-    def _failures(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in _FULL:
-                raise StorageFull(f"{what}: no space left on its file system; free some, or move the storage") from error
-            raise Unavailable(f"{what}: {error.strerror or error}") from error
+
+class _Failures:
+    """Turns what the operating system refuses into the errors of the protocol. Not a generator: each object passes here."""
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not isinstance(error, OSError):
+            return
+        if error.errno in _FULL:
+            raise StorageFull(f"{self._what}: no space left on its file system; free some, or move the storage") from error
+        raise Unavailable(f"{self._what}: {error.strerror or error}") from error

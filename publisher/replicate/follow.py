@@ -2,7 +2,7 @@
 
 The look is one conditional GET of the manifest. Once in each TTL a whole replication is run, which also takes a whitelist that
 was signed again. A publisher that wants to be heard at once can be: whoever receives its announcement, in whatever form, sets the
-event `announced`, and the source is asked in that moment.
+event `announced` (`announcements.py` has a receiver), and the source is asked in that moment, past all caches.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from publisher.replicate.replica import Replicator
 
 LONGEST_PAUSE = 300.0
 """Seconds between tries that fail, at the most."""
+
+_LISTENING_PAUSE = 0.1
+"""Seconds after an announcement that brought nothing, before the next one is heard: anybody can make them."""
 
 log = structlog.get_logger()
 
@@ -94,27 +97,34 @@ class _Watch:
         self._announced = announced
         self._known: Validators | None = None
 
-    async def pause(self, seconds: float) -> None:
-        """Wait, but not beyond an announcement."""
+    async def pause(self, seconds: float) -> bool:
+        """Wait, but not beyond an announcement; whether there was one."""
         try:
             await asyncio.wait_for(self._announced.wait(), seconds)
         except TimeoutError:
-            return
+            return False
         self._announced.clear()
+        return True
 
     async def change(self, manifest_file: bytes, ttl: int) -> None:
         """Return when the source shows another manifest than this, or after `ttl` seconds."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + max(ttl, self._poll_seconds)
         while (left := deadline - loop.time()) > 0:
-            await self.pause(min(self._poll_seconds, left))
-            try:
-                answer = await self._client.read_if_changed(MANIFEST_NAME, self._client.limits.file_bytes, self._known)
-            except MirrorError as error:
-                log.debug("poll_failed", error=str(error))
-                continue
-            if answer is None:
-                continue
-            found, self._known = answer
-            if found != manifest_file:
+            announced = await self.pause(min(self._poll_seconds, left))
+            if await self._is_other(manifest_file, fresh=announced):
                 return
+            if announced:
+                await asyncio.sleep(min(_LISTENING_PAUSE, self._poll_seconds))
+
+    async def _is_other(self, manifest_file: bytes, *, fresh: bool) -> bool:
+        limit = self._client.limits.file_bytes
+        try:
+            answer = await self._client.read_if_changed(MANIFEST_NAME, limit, None if fresh else self._known, fresh=fresh)
+        except MirrorError as error:
+            log.debug("poll_failed", error=str(error))
+            return False
+        if answer is None:
+            return False
+        found, self._known = answer
+        return found != manifest_file

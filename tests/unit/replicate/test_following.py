@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from mirror.errors import InvalidInput, MirrorError, Unavailable
 from publisher.errors import Untrusted
+from publisher.replicate.announcements import listening
 from publisher.replicate.follow import follow
 from publisher.replicate.model import Replicated
 from publisher.repository import Repository
@@ -112,6 +114,48 @@ async def test_an_announcement_is_heard_at_once(
         follower.announced.set()
         assert await follower.next_revision() == 3
         assert not follower.announced.is_set()
+
+
+async def test_an_announced_revision_is_looked_for_past_all_caches(
+    tmp_path: Path, stratum0: tuple[Repository, MemoryStore], server: RepositoryServer
+) -> None:
+    repository, source = stratum0
+    cached = source.files[".cvmfspublished"]
+
+    async def cache(request: web.Request) -> web.Response:
+        nonlocal cached
+        if request.headers.get("Cache-Control") == "no-cache":
+            cached = source.files[".cvmfspublished"]
+        return web.Response(body=cached)
+
+    server.faults[".cvmfspublished"] = cache
+    follower = Follower()
+    async with (
+        listening("127.0.0.1", 0, FQRN, follower.announced) as url,
+        follower.following(server.url, tmp_path / "replica", poll_seconds=3600.0),
+        aiohttp.ClientSession() as session,
+    ):
+        await follower.next_revision()
+        publish(repository, b"two")
+        for message, answer in {
+            b"": 400,
+            b"[" * 20_000: 400,
+            b'"activity"': 400,
+            b'{"type": "activity"}': 404,
+            b"0" * 100_000: 413,
+            b'{"type": "activity", "repository": "%s"}' % FQRN.encode(): 200,
+        }.items():
+            async with session.post(f"{url}/notifications/publish", data=message) as response:
+                assert response.status == answer
+            assert follower.announced.is_set() is (answer == 200)
+        assert await follower.next_revision() == 3
+
+
+async def test_an_address_that_is_taken(server: RepositoryServer) -> None:
+    port = int(server.url.split(":")[2].split("/")[0])
+    with pytest.raises(Unavailable, match="cannot be listened on"):
+        async with listening("127.0.0.1", port, FQRN, asyncio.Event()):
+            pass
 
 
 async def test_a_source_that_was_away(tmp_path: Path, stratum0: tuple[Repository, MemoryStore], server: RepositoryServer) -> None:
