@@ -40,6 +40,8 @@ from publisher.layers.merge import merge
 from publisher.layers.permissions import PermissionPolicy, apply_permissions
 from publisher.layers.policy import LayerPolicy
 from publisher.public import PublicContent, PublicManifest
+from publisher.sif import image as sif
+from publisher.sif.image import SifRules
 from publisher.stratum0 import Stratum0
 
 log = structlog.get_logger()
@@ -94,6 +96,8 @@ class Unpacker:
         """
         name, manifest = job.source, public.manifest
         await self._content.prove(name, manifest.references)
+        if manifest.sif is not None:
+            return await self._prepare_sif(job, public, manifest.sif, on_state)
         raw_config = await self._content.small_blob(name, manifest.config, _MAX_CONFIG)
         config = parse_config(raw_config)
         if len(config.diff_ids) != len(manifest.layers):
@@ -119,6 +123,21 @@ class Unpacker:
         self._stopping.set()
         await self._flights.close()
         self._threads.shutdown()
+
+    async def _prepare_sif(self, job: Job, public: PublicManifest, file: Descriptor, on_state: OnState) -> PreparedImage:
+        """A SIF image has no layers, and nobody could lay anything over it: its root file system is all that is published."""
+        repository = self._stratum0.repository
+        since = repository.clock()
+        reader = await asyncio.to_thread(repository.reader)
+        names = tuple(request.image for request in job.requests)
+        image = PreparedImage(job.manifest, public.raw, public.manifest, names, safe_since=since)
+        if await asyncio.to_thread(reader.lookup, layout.flat_root(image.config)) is not None:
+            return image
+        path = await self._content.blob(job.source, file)
+        await on_state(State.INGESTING)
+        rules = SifRules(self._limits.layer, self._policy, self._permissions)
+        root = await self._in_thread(sif.flat_root, path, self._stratum0.pipeline, rules, self._stopping.is_set)
+        return replace(image, flat=root.tree, notes=root.notes)
 
     async def _fetch_lacking(
         self, name: RepositoryName, layers: Sequence[Descriptor], reader: RepositoryReader, on_state: OnState

@@ -57,11 +57,13 @@ class PreparedImage:
     """The sum over the layers."""
     raw_config: bytes = b""
     """Empty for what is no container image."""
+    safe_since: float = math.inf
+    """Of a root file system that is not made of layers: as a layer's."""
 
     @property
     def config(self) -> Digest:
         """What the root file system is filed under."""
-        return self.manifest.config.digest
+        return self.manifest.root
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def place_images(
     """
     store = PodmanStore(transaction, pipeline, now) if policy.podman_store or PodmanStore.exists(transaction) else None
     for image in images:
-        transaction.rely_on(min((layer.safe_since for layer in image.layers), default=math.inf))
+        transaction.rely_on(min((layer.safe_since for layer in image.layers), default=image.safe_since))
         for layer in image.layers:
             _place_layer(transaction, pipeline, layer, image.config, now=now, marker_files=policy.marker_files)
         _place_flat(transaction, image)

@@ -84,6 +84,21 @@ def with_singularity_files(flat: Directory, config: ImageConfig, pipeline: Pipel
         flat.children.setdefault(name, Entry(mode=stat.S_IFLNK | 0o777, symlink=target))
 
 
+def with_mount_points(flat: Directory, pipeline: Pipeline) -> None:
+    """Add what the runtime mounts over where it lacks, to the tree of a SIF image, which has all else of its own.
+
+    Raises StorageFull and Unavailable where the store fails.
+    """
+    for path, mode in _MOUNT_POINTS.items():
+        _mount_point(flat, path, mode)
+    etc = flat.children[b"etc"]
+    if isinstance(etc, Directory):
+        with pipeline.intake() as intake:
+            empty = intake.add_bytes(b"")
+        for name in _BOUND_FILES:
+            etc.children.setdefault(name, _file(empty, 0o644))
+
+
 def _packaged(name: str) -> bytes:
     return resources.files("publisher.images").joinpath("scripts", name).read_bytes()
 

@@ -1,0 +1,123 @@
+"""A SIF image, from a request in the queue to a root file system in the repository."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from mirror.jobs.model import State
+from mirror.oci.digest import Digest
+from publisher.images import layout
+from tests.support import sif_images
+from tests.support.faulty_registry import FaultyRegistry
+from tests.support.publishing import FQRN, publishing
+from tests.support.sif_images import EMPTY_CONFIG, SifImage, root, sif, squashfs, whole
+from tests.support.small_images import directory, file, link, pack
+
+OWN_RUNSCRIPT = b"#!/bin/sh\necho the image's own\n"
+
+
+def _tar(text: str) -> bytes:
+    return pack(
+        [
+            directory(".singularity.d"),
+            file(".singularity.d/runscript", OWN_RUNSCRIPT, mode=0o755),
+            link("singularity", ".singularity.d/runscript"),
+            directory("etc"),
+            file("etc/hosts", b"127.0.0.1 own\n"),
+            file("etc/motd", text.encode()),
+            directory("locked", mode=0o500),
+            file("locked/unreadable", b"x", mode=0o000),
+        ]
+    )
+
+
+def offer(hub: FaultyRegistry, repository: str, tag: str, image: SifImage) -> Digest:
+    hub.add_blob(EMPTY_CONFIG)
+    hub.add_blob(image.file)
+    return hub.add_manifest(repository, tag, image.manifest)
+
+
+async def test_a_sif_image_becomes_a_root_file_system_under_the_digest_of_its_file(tmp_path: Path) -> None:
+    image = SifImage(whole(squashfs(_tar("hello"), tmp_path)))
+    async with FaultyRegistry() as hub, publishing(tmp_path, hub) as here, here.publisher():
+        await here.request("hub.test/team/app:1", offer(hub, "team/app", "1", image))
+        status = await here.published("hub.test/team/app:1")
+        reader = here.reader()
+    assert status.publication is not None
+    assert status.publication.path == f"/cvmfs/{FQRN}/hub.test/team/app:1"
+    digest = Digest.of(image.file)
+    place = layout.flat_root(digest)
+    found = reader.lookup(b"hub.test/team/app:1")
+    assert found is not None
+    assert found.symlink == b"../../" + place
+    assert reader.read(place + b"/etc/motd") == b"hello"
+    assert reader.read(b".metadata/hub.test/team/app:1/manifest.json") == image.manifest
+    assert reader.lookup(layout.layer_directory(digest)) is None
+    assert here.problems() == []
+
+
+async def test_its_own_files_stay_and_what_a_runtime_binds_over_is_added(tmp_path: Path) -> None:
+    image = SifImage(whole(squashfs(_tar("hello"), tmp_path)))
+    async with FaultyRegistry() as hub, publishing(tmp_path, hub) as here, here.publisher():
+        await here.request("hub.test/team/app:1", offer(hub, "team/app", "1", image))
+        await here.published("hub.test/team/app:1")
+        reader = here.reader()
+    place = layout.flat_root(Digest.of(image.file))
+    assert reader.read(place + b"/.singularity.d/runscript") == OWN_RUNSCRIPT
+    assert reader.lookup(place + b"/.singularity.d/actions") is None
+    assert reader.read(place + b"/etc/hosts") == b"127.0.0.1 own\n"
+    assert reader.read(place + b"/etc/resolv.conf") == b""
+    for name in (b"dev", b"proc", b"root", b"var/tmp", b"tmp", b"sys", b"home"):
+        entry = reader.lookup(place + b"/" + name)
+        assert entry is not None, name
+        assert stat.S_ISDIR(entry.mode)
+    modes = [reader.lookup(place + name) for name in (b"/locked", b"/locked/unreadable")]
+    assert [entry and stat.S_IMODE(entry.mode) for entry in modes] == [0o700, 0o600]
+
+
+async def test_images_of_one_config_have_roots_of_their_own_and_a_second_name_unpacks_nothing(tmp_path: Path) -> None:
+    one, two = (SifImage(whole(squashfs(_tar(text), tmp_path))) for text in ("one", "two"))
+    async with FaultyRegistry() as hub, publishing(tmp_path, hub) as here, here.publisher():
+        digest = offer(hub, "team/app", "1", one)
+        await here.request("hub.test/team/app:1", digest)
+        await here.published("hub.test/team/app:1")
+        await here.request("hub.test/team/app:2", offer(hub, "team/app", "2", two))
+        await here.published("hub.test/team/app:2")
+        fetched = hub.count("GET", "/blobs/")
+        await here.request("hub.test/team/app:latest", digest)
+        await here.published("hub.test/team/app:latest")
+        assert hub.count("GET", "/blobs/") == fetched
+        reader = here.reader()
+    for image, text in ((one, b"one"), (two, b"two")):
+        assert reader.read(layout.flat_root(Digest.of(image.file)) + b"/etc/motd") == text
+    first, third = reader.lookup(b"hub.test/team/app:1"), reader.lookup(b"hub.test/team/app:latest")
+    assert first is not None
+    assert third is not None
+    assert first.symlink == third.symlink
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        (sif([root(b"secret", sif_images.ENCRYPTED)]), "encrypted"),
+        (sif([root(b"no squashfs" * 20)]), "no squashfs"),
+        (b"no SIF at all", "too short for a SIF image"),
+    ],
+)
+async def test_what_cannot_be_unpacked_is_refused_with_the_reason(tmp_path: Path, file: bytes, words: str) -> None:
+    async with FaultyRegistry() as hub, publishing(tmp_path, hub) as here, here.publisher():
+        await here.request("hub.test/team/app:1", offer(hub, "team/app", "1", SifImage(file)))
+        status = await here.reach("hub.test/team/app:1", {State.REFUSED, State.FAILED, State.PUBLISHED})
+    assert (status.state, words in (status.reason or "")) == (State.REFUSED, True), status.reason
+
+
+async def test_a_sif_that_only_some_may_read_is_not_published(tmp_path: Path) -> None:
+    image = SifImage(whole(squashfs(_tar("secret"), tmp_path)))
+    async with FaultyRegistry() as hub, publishing(tmp_path, hub) as here, here.publisher():
+        hub.add_blob(EMPTY_CONFIG)  # the manifest and the config are there, the file is not
+        await here.request("hub.test/team/app:1", hub.add_manifest("team/app", "1", image.manifest))
+        status = await here.reach("hub.test/team/app:1", {State.REFUSED, State.FAILED, State.PUBLISHED})
+    assert status.state is not State.PUBLISHED
