@@ -110,10 +110,11 @@ class Repository:
         key_directory: Path | None = None,
         clock: Callable[[], float] = time.time,
         limits: ReadLimits | None = None,
+        memory: CatalogMemory | None = None,
     ) -> None:
         """key_directory: where the keys are from, to be read again when they were exchanged there. clock: Unix seconds.
 
-        Raises NotFound, RepositoryDamaged if the spool has no settings.
+        memory: for catalogs between transactions. Raises NotFound, RepositoryDamaged if the spool has no settings.
         """
         self.fqrn = fqrn
         self.store = store
@@ -126,7 +127,7 @@ class Repository:
         self.settings = spool.settings()
         self._limits = limits or ReadLimits()
         self.objects = VerifiedObjects(store, self._limits)
-        self.memory = CatalogMemory()
+        self.memory = memory or CatalogMemory()
 
     @classmethod
     def create(
@@ -139,6 +140,7 @@ class Repository:
         settings: RepositorySettings,
         whitelist: bytes | None = None,
         clock: Callable[[], float] = time.time,
+        memory: CatalogMemory | None = None,
     ) -> Repository:
         """Make keys unless they are there, a whitelist, and an empty signed first revision.
 
@@ -161,7 +163,8 @@ class Repository:
                     "zlib_differs", advice="replicas of this repository will be unreadable; use a Python with the original zlib"
                 )
             place.pin(settings)
-            repository = cls(fqrn, store, RepositoryKeys.load(keys, fqrn), place, key_directory=keys, clock=clock)
+            loaded = RepositoryKeys.load(keys, fqrn)
+            repository = cls(fqrn, store, loaded, place, key_directory=keys, clock=clock, memory=memory)
             if whitelist is None:
                 repository.renew_whitelist()
             else:
@@ -181,11 +184,12 @@ class Repository:
         spool: Path,
         clock: Callable[[], float] = time.time,
         limits: ReadLimits | None = None,
+        memory: CatalogMemory | None = None,
     ) -> Repository:
         """Open an existing repository. Raises NotFound if storage, keys or spool are missing, RepositoryDamaged, InvalidInput."""
         store.read_file(MANIFEST_NAME)
         loaded = RepositoryKeys.load(keys, fqrn)
-        return cls(fqrn, store, loaded, Spool(spool), key_directory=keys, clock=clock, limits=limits)
+        return cls(fqrn, store, loaded, Spool(spool), key_directory=keys, clock=clock, limits=limits, memory=memory)
 
     def reader(self) -> RepositoryReader:
         """A client's view of the current revision. Raises RepositoryDamaged, Untrusted."""

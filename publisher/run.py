@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from importlib.metadata import version
-from pathlib import Path
 
 import structlog
 
@@ -27,8 +24,9 @@ from mirror.store.blobs import BlobStore
 from mirror.upstream.auth import TokenCache
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.session import open_session
-from publisher.cvmfs.cuts import CutLimits
-from publisher.errors import Conflict
+from publisher.alone import only_publisher
+from publisher.catalog_memory import CatalogMemory
+from publisher.cvmfs.cuts import CutLimits, GrowthLimits
 from publisher.layer_settings import layer_limits, layer_policy, permission_policy
 from publisher.lease import RepositoryLease
 from publisher.public import PublicContent
@@ -53,7 +51,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     """
     data = DataDirectory(config.data)
     async with AsyncExitStack() as stack:
-        stack.callback(os.close, _lock(data.run / "publisher.lock"))
+        stack.enter_context(only_publisher(data))
         database = Database(wiring.database(config))
         stack.push_async_callback(database.close)
         await migrate(database)
@@ -76,21 +74,11 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             batch=config.publish.batch,
             lease=config.publish.lease,
             cuts=CutLimits(most=config.publish.catalog_entries),
+            growth=GrowthLimits(entries=config.publish.growing_catalog_entries),
             podman_store=config.publish.podman_store,
         )
         queue = Queue(database, policy=wiring.publish_retry(config))
         await Worker(queue, repositories, content, targets, settings).run(stop)
-
-
-def _lock(path: Path) -> int:
-    """A descriptor that keeps other publishers from the data directory until it is closed. Raises Conflict."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise Conflict(f"another publisher works on this data directory (it holds {path}); stop it first") from error
-    return descriptor
 
 
 async def _open_content(config: Config, stack: AsyncExitStack) -> PublicContent:
@@ -118,7 +106,9 @@ def _open(fqrn: str, config: Config, data: DataDirectory) -> Stratum0:
     storage = open_storage(fqrn, config, data)
     settings = RepositorySettings(publish.compressor, publish.ttl, publish.whiteouts)
     lifetime = timedelta(seconds=publish.whitelist_lifetime)
-    return open_or_create(fqrn, storage, data, settings, pipeline_limits(publish, storage), whitelist_lifetime=lifetime)
+    limits = pipeline_limits(publish, storage)
+    memory = CatalogMemory(publish.catalog_memory)
+    return open_or_create(fqrn, storage, data, settings, limits, whitelist_lifetime=lifetime, memory=memory)
 
 
 async def _keep_house(config: Config, repositories: Repositories, targets: Mapping[str, Target]) -> None:

@@ -10,6 +10,7 @@ import structlog
 from mirror.data import DataDirectory
 from mirror.errors import NotFound
 from mirror.jobs.repositories import RepositoryFacts
+from publisher.catalog_memory import CatalogMemory
 from publisher.cvmfs.manifest import MANIFEST_NAME, RepositoryManifest
 from publisher.objects.compress import compressor
 from publisher.objects.known import KnownContent
@@ -61,19 +62,21 @@ def open_or_create(
     limits: PipelineLimits,
     *,
     whitelist_lifetime: timedelta,
+    memory: CatalogMemory | None = None,
 ) -> Stratum0:
     """A repository, made with keys and an empty first revision if there is none. Blocking.
 
     data: has its keys and its spool directory. settings: of a new one; an existing one keeps its own.
+    memory: for catalogs between publications.
     Raises InvalidInput, NotFound if keys of an existing one are missing, RepositoryDamaged, StorageFull, Unavailable.
     """
     store, keys, spool = storage.store, data.keys, data.spool / fqrn
     try:
         store.read_file(MANIFEST_NAME)
     except NotFound:
-        repository = Repository.create(fqrn, store, keys=keys, spool=spool, settings=settings)
+        repository = Repository.create(fqrn, store, keys=keys, spool=spool, settings=settings, memory=memory)
     else:
-        repository = Repository.open(fqrn, store, keys=keys, spool=spool)
+        repository = Repository.open(fqrn, store, keys=keys, spool=spool, memory=memory)
     renew_whitelist(repository, whitelist_lifetime)
     if repository.keys.master is None:
         expires = repository.whitelist().expires.isoformat()

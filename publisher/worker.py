@@ -24,7 +24,7 @@ from mirror.jobs.schedule import Candidate, choose
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ImageManifest
 from publisher.commit import GroupCommitter
-from publisher.cvmfs.cuts import CutLimits
+from publisher.cvmfs.cuts import CutLimits, GrowthLimits
 from publisher.errors import BrokenLayer, UnsafeLayer
 from publisher.images import layout
 from publisher.images.place import PlacePolicy, PreparedImage, place_images
@@ -68,6 +68,7 @@ class WorkerSettings:
     batch: int
     lease: float
     cuts: CutLimits
+    growth: GrowthLimits
     podman_store: bool = False
 
 
@@ -217,7 +218,7 @@ class Worker:
                 target.lease.check()
 
         stratum0 = target.stratum0
-        with Transaction(stratum0.repository, limits=self._settings.cuts) as transaction:
+        with Transaction(stratum0.repository, limits=self._settings.cuts, growth=self._settings.growth) as transaction:
             policy = PlacePolicy(stratum0.repository.settings.whiteouts == FILES, self._settings.podman_store)
             place_images(transaction, stratum0.pipeline, images, time(), policy)
             return transaction.commit(on_step)

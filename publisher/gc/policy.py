@@ -10,6 +10,10 @@ from mirror.errors import InvalidInput
 from publisher.cvmfs.hash import ObjectKind
 from publisher.objects.store import REFRESH_SECONDS
 
+SAFE_GRACE = 2 * REFRESH_SECONDS
+"""Seconds. A publication that finds an object in the storage takes its modification time for new enough if it is younger than
+`REFRESH_SECONDS`; twice that leaves it as long to name the object in a revision."""
+
 
 @dataclass(frozen=True, slots=True)
 class CollectionPolicy:
@@ -22,12 +26,17 @@ class CollectionPolicy:
     grace: float = 86_400.0
     """Nothing goes that was put, or was part of the current revision, within this: for publications that are under way, for
     replicas in the middle of a pull, for clients that have not looked for a new revision yet. To be longer than any of these
-    takes; less than two hours only while nobody publishes."""
+    takes; less than `SAFE_GRACE` only while nobody publishes."""
 
     def __post_init__(self) -> None:
         """Raises InvalidInput."""
         if min(self.revisions, self.age, self.grace) < 0:
             raise InvalidInput("revisions, age and grace of a garbage collection must not be negative")
+
+    @property
+    def is_safe_beside_publications(self) -> bool:
+        """Whether publications may go on meanwhile."""
+        return self.grace >= SAFE_GRACE
 
     def cutoff(self, now: float) -> float:
         """Unix seconds: what is younger is nobody's garbage yet."""

@@ -41,13 +41,34 @@ def test_a_repository_is_continued(server: ServerRepository, verbs: Verbs, tmp_p
     assert verbs.run("cat", "added/here").stdout_bytes == b"by us"
     verbs.run("rollback", "-t", "first")
     assert verbs.run("check", "--content").exit_code == 0
-    verbs.run("gc", "--grace", "0")
+    verbs.run("gc", "--grace", "0", "--alone")
     assert verbs.run("check", "--content").exit_code == 0
     assert ((server.storage / ".cvmfspublished").read_bytes() == original) is bool(way)
     verbs.run("export-keys", "--output", tmp_path / "back")
     assert (tmp_path / "back" / "reflog.chksum").read_text() == str(
         ContentHash.of((verbs.data / "cvmfs" / FQRN / ".cvmfsreflog").read_bytes())
     )
+
+
+def test_a_collection_leaves_what_the_server_tools_leave(server: ServerRepository, verbs: Verbs) -> None:
+    """On disk. `cvmfs_server gc -r0` of 2.12 deleted these objects of the same repository, and nothing else."""
+    deleted = json.loads((TOP / "tests/data/cvmfs-golden/collected.json").read_text())
+    verbs.run("import", *server.places)
+    before = stored(server)
+    verbs.run("gc", "--grace", "0", "--alone")
+    assert before - stored(server) == set(deleted["all names kept"])
+    for tag in verbs.records("tag"):
+        if not tag["name"].startswith("trunk"):
+            verbs.run("tag", "-r", tag["name"])
+    verbs.run("gc", "--grace", "0", "--alone")
+    signed_otherwise = {name for name in before if name.endswith(("H", "X"))}
+    assert before - stored(server) - signed_otherwise == set(deleted["only trunk and trunk-previous kept"])
+    assert verbs.run("check", "--content").exit_code == 0
+
+
+def stored(server: ServerRepository) -> set[str]:
+    data = server.storage / "data"
+    return {str(path.relative_to(data)) for path in data.rglob("*") if path.is_file()}
 
 
 def test_content_that_is_there_is_not_stored_twice(server: ServerRepository, verbs: Verbs) -> None:

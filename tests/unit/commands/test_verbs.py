@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from mirror.data import DataDirectory
+from publisher.alone import only_publisher
 from publisher.cli import main
 from publisher.objects.local import LocalObjectStore
 from tests.support.repository_server import RepositoryServer
@@ -165,11 +167,24 @@ def test_what_nobody_needs_is_collected(verbs: Verbs) -> None:
     verbs.run("ingest", "-d", "a")
     (would,) = verbs.records("gc", "--grace", "0", "--dry-run")
     assert would["objects_found"] > 0 == would["objects_deleted"]
-    (did,) = verbs.records("gc", "--grace", "0")
+    (did,) = verbs.records("gc", "--grace", "0", "--alone")
     assert did["objects_deleted"] == would["objects_found"]
     (nothing,) = verbs.records("gc", "--grace", "1 d")
     assert nothing["objects_deleted"] == 0
     assert verbs.run("check", "--content").exit_code == 0
+
+
+def test_a_short_grace_period_asks_for_rest(verbs: Verbs) -> None:
+    """Beside publications it would delete what they rely on."""
+    verbs.run("ingest", "-t", "-", given=tar(a="garbage soon"))
+    verbs.run("ingest", "-d", "a")
+    refused = verbs.run("gc", "--grace", "119 min", code=1).stderr
+    assert "below 2 h" in refused
+    assert "--alone" in refused
+    with only_publisher(DataDirectory(verbs.data)):
+        assert "another publisher works" in verbs.run("gc", "--grace", "0", "--alone", code=1).stderr
+        assert verbs.records("gc", "--grace", "2 h")[0]["objects_deleted"] == 0
+    assert verbs.records("gc", "--grace", "0", "--alone")[0]["objects_deleted"] > 0
 
 
 def test_listings_show_what_clients_see(verbs: Verbs) -> None:
