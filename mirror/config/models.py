@@ -67,8 +67,8 @@ class ServerSettings(Section):
     max_header: Size = Field(default=16 * KIB, ge=4 * KIB, le=MIB)
     keepalive: Duration = Field(default=75.0, ge=1, le=HOUR)
     grace: Duration = Field(default=30.0, ge=1, le=HOUR)
-    slice: Size = Field(default=16 * MIB, ge=64 * KIB, le=GIB)
-    slice_time: Duration = Field(default=15 * MINUTE, ge=1, le=DAY)
+    slow_bytes: Size = Field(default=16 * MIB, ge=64 * KIB, le=GIB)
+    slow_time: Duration = Field(default=15 * MINUTE, ge=1, le=DAY)
 
 
 class StoreSettings(Section):
@@ -101,10 +101,13 @@ class StateSettings(Section):
 
 
 class TagSettings(Section):
-    """[tags]: how long the answer of an upstream for a tag is good."""
+    """[tags]: how long the answer of an upstream for a tag, or a list of tags, is good."""
 
     ttl: Duration = Field(default=MINUTE, ge=0, le=30 * DAY)
+    absent: Duration = Field(default=10.0, ge=0, le=HOUR)
     hold: Duration = Field(default=5.0, ge=0, le=HOUR)
+    patience: Duration = Field(default=5.0, ge=0.1, le=5 * MINUTE)
+    revalidate: Duration = Field(default=5.0, ge=0, le=HOUR)
 
 
 class MemorySettings(Section):
@@ -124,6 +127,7 @@ class UpstreamSettings(Section):
     enabled: Flag = True
     url: HttpUrl
     aliases: tuple[RegistryName, ...] = Field(default=(), max_length=32)
+    hosts: tuple[RegistryName, ...] = Field(default=(), max_length=32)
     trusted_hosts: tuple[HostPattern, ...] = Field(default=(), max_length=64)
     allow_private_addresses: Flag = False
     username: str = Field(default="", max_length=255)
