@@ -21,8 +21,10 @@ from publisher.cvmfs.entry import Directory, Entry
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.history import TRUNK, TRUNK_PREVIOUS, History, Tag, check_tag_name
 from publisher.cvmfs.manifest import RepositoryManifest
+from publisher.cvmfs.objects import ReadLimits
 from publisher.cvmfs.path import ROOT, basename, check_names, normalise, parent, parent_key, path_key, show
 from publisher.cvmfs.row import MARKER_NAME, TRANSITION, entry_row, row_entry
+from publisher.cvmfs.snapshot import Snapshot
 from publisher.errors import Conflict, PublishError, RepositoryDamaged
 from publisher.repository import NewRoot, OnStep, Repository, Revision, Step, ignore_step
 
@@ -100,6 +102,17 @@ class Transaction:
         """Whether there is anything at the path."""
         path = normalise(path)
         return self._catalogs.holder(path).row(path_key(path)) is not None
+
+    def names(self, directory: bytes) -> list[bytes]:
+        """Names in a directory, as it will be after a commit, but for marker files; none if there is no such directory."""
+        directory = normalise(directory)
+        rows = self._catalogs.holder(directory).children(path_key(directory))
+        return [row.name for row in rows if row.name != MARKER_NAME]
+
+    def before(self) -> Snapshot:
+        """The revision on which this builds, for reading. Raises RepositoryDamaged."""
+        repository = self._repository
+        return Snapshot(repository.objects, self._base.root, self._base.catalog_size, ReadLimits().cached_catalogs)
 
     def read(self, path: bytes) -> bytes:
         """Content of a regular file, as it will be after a commit. Raises NotFound, InvalidInput if it is something else."""

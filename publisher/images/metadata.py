@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -62,6 +63,13 @@ def origin_json(config: Digest, existing: bytes | None = None) -> bytes:
     if str(config) not in configs:
         configs.append(str(config))
     return _document({"origin": configs})
+
+
+def without_origins(document: bytes, gone: Collection[Digest]) -> bytes | None:
+    """The document without these images; None if a layer with it has no user left. Raises InvalidInput."""
+    removed = {str(config) for config in gone}
+    configs = [origin for origin in _origins(document) if origin not in removed]
+    return _document({"origin": configs}) if configs else None
 
 
 def _origins(document: bytes) -> list[str]:
