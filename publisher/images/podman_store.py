@@ -109,13 +109,14 @@ class PodmanStore:
             return
         self._images.remove(config.hex)
         self._transaction.remove(podman.image_link(config.hex)[0])
-        self._transaction.remove(podman.image_directory(config.hex))
+        self._remove_directory(podman.image_directory(config.hex))
         layer = record.get("layer")
         while layer is not None and self._count_user(layer, -1) == 0:
             parent = self._layers.get(layer)
             self._layers.remove(layer)
-            for path in (podman.short_link(layer)[0], podman.overlay_link(layer)[0], podman.chain_directory(layer)):
+            for path in (podman.short_link(layer)[0], podman.overlay_link(layer)[0]):
                 self._transaction.remove(path)
+            self._remove_directory(podman.chain_directory(layer))
             layer = parent.get("parent") if parent else None
 
     def _prepare(self) -> None:
@@ -168,6 +169,11 @@ class PodmanStore:
         self._transaction.remove(path)
         attributes = Entry(mode=stat.S_IFDIR | 0o755, mtime=int(self._now))
         self._transaction.put_tree(path, Directory(attributes, dict(children)))
+
+    def _remove_directory(self, path: bytes) -> None:
+        self._transaction.remove(path)
+        if not self._transaction.names(podman.fan_catalog(path)):
+            self._transaction.remove(podman.fan_catalog(path))
 
     def _count_user(self, layer: str | None, change: int) -> int | None:
         """Change how many use a layer, and return that; None where it is not known, of layers that another tool listed."""
