@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Strict
 
 from mirror.errors import InvalidInput
-from mirror.oci.manifest import Platform
+from mirror.oci.platform import Platform
 from mirror.oci.reference import canonical_registry
 
 _QUANTITY = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([A-Za-z]+)\s*", re.ASCII)

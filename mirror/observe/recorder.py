@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import structlog
 from cachetools import TTLCache
@@ -18,11 +18,10 @@ from mirror.jobs.queue import Queue
 from mirror.jobs.statuses import Statuses
 from mirror.jobs.usage import Usage, Use
 from mirror.observe.events import Pull, PullQueue
-from mirror.observe.policy import requests_of
+from mirror.observe.intake import Intake, Wish
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import Platform, parse_manifest
+from mirror.oci.manifest import parse_manifest
 from mirror.oci.reference import ImageReference, Reference
-from mirror.store.tags import Tags
 
 log = structlog.get_logger()
 
@@ -38,16 +37,15 @@ class Recorder:
         *,
         queue: Queue,
         statuses: Statuses,
-        tags: Tags,
+        intake: Intake,
         usage: Usage,
-        platforms: Sequence[Platform],
         batch: int = 500,
         retry_seconds: float = 1.0,
         settled: int = 10_000,
         settled_seconds: float = 60.0,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """platforms: those to publish of an index that was pulled by tag, the most wanted first.
+        """intake: what follows from a pull.
 
         batch: pulls recorded together. retry_seconds: pause while the state database is away. settled, settled_seconds: how many
         pulled names are remembered, and for how long, so that a name that is pulled all the time is not judged all the time.
@@ -55,9 +53,8 @@ class Recorder:
         self._pulls = pulls
         self._queue = queue
         self._statuses = statuses
-        self._tags = tags
+        self._intake = intake
         self._usage = usage
-        self._platforms = tuple(platforms)
         self._batch = batch
         self._retry_seconds = retry_seconds
         # One entry a name, not a digest: a tag that moves there and back is judged each time.
@@ -121,18 +118,25 @@ class Recorder:
             # docker and containerd ask for the tag by HEAD and then for its digest, which may now have one more name.
             self._settled.pop((ImageReference(pull.image.name, Reference(digest=pull.digest)), True), None)
         known = await self._statuses.requests(pull.image.name, pull.digest)
-        manifests = {request.manifest for request in known}
+        found = frozenset(request.manifest for request in known)
+        is_settled = True
         if pull.raw is not None:
             try:
                 manifest = parse_manifest(pull.raw, pull.media_type)
             except InvalidInput as error:
                 log.warning("manifest_not_understood", image=str(pull.image), digest=str(pull.digest), reason=str(error))
             else:
-                tags = await self._tags.pointing_at(pull.image.name, pull.digest)
-                for request in requests_of(pull, manifest, platforms=self._platforms, tags=tags, known=known):
-                    if await self._queue.enqueue(request):
-                        log.info("publish_queued", image=str(request.image), manifest=str(request.manifest))
-                    manifests.add(request.manifest)
-        found = frozenset(manifests)
-        self._settled[key] = (pull.digest, found)
+                wish = await self._intake.wish_of(pull, manifest, known)
+                await self._submit(pull, wish)
+                found |= {request.manifest for request in wish.requests if pull.digest in (request.target, request.manifest)}
+                is_settled = wish.is_complete
+        if is_settled:
+            self._settled[key] = (pull.digest, found)
         return found
+
+    async def _submit(self, pull: Pull, wish: Wish) -> None:
+        for request in await self._queue.enqueue_all(wish.requests, wish.gone):
+            platform = str(request.platform or "")
+            log.info("publish_queued", image=str(request.image), platform=platform, manifest=str(request.manifest))
+        if wish.artifacts and await self._queue.note_artifact(wish.artifacts, pull.digest, wish.reason):
+            log.info("not_an_image", image=str(pull.image), manifest=str(pull.digest), reason=wish.reason)

@@ -12,7 +12,7 @@ from typing import Any
 from mirror.errors import InvalidInput
 from mirror.oci.digest import Digest
 from mirror.oci.document import json_object
-from mirror.oci.platform import Platform as Platform
+from mirror.oci.platform import Platform
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -246,7 +246,9 @@ def _artifact_type(document: dict[str, Any]) -> str:
     return value if isinstance(value, str) and is_media_type(value) else ""
 
 
-def _platform(value: Any, where: str) -> Platform:
+def _platform(value: Any, where: str) -> Platform | None:
+    """None also where the object is there, but says nothing."""
     if not isinstance(value, dict):
         raise InvalidInput(f"the manifest's '{where}.platform' is not an object")
-    return Platform(str(value.get("os", "")), str(value.get("architecture", "")), str(value.get("variant") or ""))
+    platform = Platform(str(value.get("os", "")), str(value.get("architecture", "")), str(value.get("variant") or ""))
+    return platform if platform.os or platform.architecture else None

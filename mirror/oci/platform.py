@@ -1,7 +1,7 @@
 """What machines an image is for, in Go's words, and the ways of writing the same one.
 
-Sources: OCI image specification 1.1, image-index.md ("platform"); the values of GOOS and GOARCH; for variants that mean the same the
-rules of containerd's `platforms` package, which docker and containerd choose images by.
+Sources: OCI image specification 1.1, image-index.md ("platform"); the values of GOOS and GOARCH; for variants that mean the same
+the rules of containerd's `platforms` package, by which docker and containerd choose images.
 """
 
 from __future__ import annotations

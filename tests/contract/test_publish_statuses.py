@@ -11,6 +11,7 @@ from mirror.jobs.publications import PublicationIndex
 from mirror.jobs.queue import Queue
 from mirror.jobs.statuses import Changes, Statuses
 from mirror.oci.digest import Digest
+from mirror.oci.platform import Platform
 from mirror.oci.reference import ImageReference, RepositoryName
 from mirror.state.engine import Database
 from tests.support.state import Clock, SwitchedDatabase, digest_of, request_for
@@ -141,8 +142,8 @@ async def test_the_path_of_a_moved_tag_is_never_told_for_its_new_image(queue: Qu
 
 async def test_an_answer_that_was_under_way_during_a_change_is_not_remembered(queue: Queue, database: Database) -> None:
     class SlowStatuses(Statuses):
-        async def status(self, image: ImageReference) -> ImageStatus | None:
-            answer = await super().status(image)
+        async def status(self, image: ImageReference, platform: Platform | None = None) -> ImageStatus | None:
+            answer = await super().status(image, platform)
             await queue.enqueue(request_for("debian:12", "m"))
             await index.refresh()
             return answer

@@ -5,24 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-from mirror.jobs.model import Publication, PublishRequest
+from mirror.errors import Unavailable
+from mirror.jobs.model import Leftover, PlatformName, Publication, PublishRequest, State
 from mirror.jobs.queue import Queue
 from mirror.jobs.statuses import Statuses
 from mirror.jobs.usage import Usage, Use
 from mirror.observe.events import Pull, PullQueue
+from mirror.observe.intake import Intake
+from mirror.observe.nested import NestedIndexes, NestedLimits
 from mirror.observe.recorder import Recorder
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST, Platform
+from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
+from mirror.oci.platform import Platform
 from mirror.oci.reference import ImageReference, RepositoryName
 from mirror.state.engine import Database
+from mirror.store.indexes import Indexes
 from mirror.store.tags import TagRecord, Tags
 from tests.support.state import Clock, SwitchedDatabase
 
+AMD64_PLATFORM, ARM64_PLATFORM = Platform("linux", "amd64"), Platform("linux", "arm64")
 TINY = RepositoryName.of("docker.io", "tiny")
 
 
@@ -38,22 +45,21 @@ class Document:
         return Digest.of(self.raw)
 
 
-def _image(name: str) -> Document:
-    descriptor = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": str(Digest.of(name.encode())), "size": 2}
+def _image(name: str, config: str = "application/vnd.oci.image.config.v1+json") -> Document:
+    descriptor = {"mediaType": config, "digest": str(Digest.of(name.encode())), "size": 2}
     document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor, "layers": []}
     return Document(OCI_MANIFEST, json.dumps(document).encode())
 
 
 def _index(**platforms: Document) -> Document:
-    manifests = [
-        {
-            "mediaType": image.media_type,
-            "digest": str(image.digest),
-            "size": len(image.raw),
-            "platform": {"os": "linux", "architecture": architecture},
-        }
-        for architecture, image in platforms.items()
-    ]
+    """Of images for Linux by architecture; `unknown` is for no system either, and `inner...` is listed without a platform."""
+    manifests = []
+    for architecture, image in platforms.items():
+        entry: dict[str, object] = {"mediaType": image.media_type, "digest": str(image.digest), "size": len(image.raw)}
+        if not architecture.startswith("inner"):
+            system = "unknown" if architecture == "unknown" else "linux"
+            entry["platform"] = {"os": system, "architecture": architecture}
+        manifests.append(entry)
     return Document(OCI_INDEX, json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}).encode())
 
 
@@ -71,17 +77,43 @@ class Mirror:
         self.queue = Queue(database, clock=clock)
         self.statuses = Statuses(database)
         self.usage = Usage(database)
+        self.hub: dict[Digest, Document] = {}
+        nested = NestedIndexes(self._fetch, NestedLimits(depth=3, indexes=4, children=20, seconds=5, pause=0))
+        intake = Intake(self.statuses, self.tags, Indexes(database), nested, [AMD64_PLATFORM])
         self.recorder = Recorder(
             pulls,
             queue=self.queue,
             statuses=self.statuses,
-            tags=self.tags,
+            intake=intake,
             usage=self.usage,
-            platforms=[Platform("linux", "amd64")],
             batch=3,
             retry_seconds=0.01,
             timer=clock,
         )
+
+    async def _fetch(self, name: RepositoryName, digest: Digest) -> tuple[bytes, str]:
+        assert name == TINY
+        if digest not in self.hub:
+            raise Unavailable("the hub is away")
+        return self.hub[digest].raw, self.hub[digest].media_type
+
+    async def publish(self, *, fqrn: str = "one.example.org", revision: int = 2) -> None:
+        """Record everything, and do the publisher's work, as far as the state sees it."""
+        assert await self.recorder.drain(20) == 0
+        for job in await self.queue.claim("p1", 100, 60.0):
+            own = [request for request in job.requests if request.platform is None]
+            named = [PlatformName(request.image, request.platform) for request in job.requests if request.platform is not None]
+            await self.queue.published(
+                "p1",
+                job.manifest,
+                fqrn,
+                {request.image: Publication(fqrn, f"/cvmfs/{fqrn}/{request.image}", revision) for request in own},
+                [],
+                platforms={
+                    name: Publication(fqrn, f"/cvmfs/{fqrn}/{name.platform.architecture}/{name.image}", revision)
+                    for name in named
+                },
+            )
 
     async def head(self, tag: str, document: Document) -> None:
         """HEAD by tag."""
@@ -108,7 +140,9 @@ class Mirror:
         """Record everything and return what a publisher is asked to do, tags first."""
         assert await self.recorder.drain(20) == 0
         requests = [request for job in await self.queue.claim("p1", 100, 60.0) for request in job.requests]
-        return sorted(requests, key=lambda request: (request.image.reference.tag is None, str(request.image)))
+        return sorted(
+            requests, key=lambda request: (request.image.reference.tag is None, str(request.image), str(request.platform))
+        )
 
 
 @pytest.fixture
@@ -135,9 +169,18 @@ async def _until_empty(pulls: PullQueue) -> None:
     pytest.fail("the recorder does not work")
 
 
-def _named(reference: str, target: Document, manifest: Document) -> PublishRequest:
+def _order(request: PublishRequest) -> tuple[bool, str, str]:
+    return request.image.reference.tag is None, str(request.image), str(request.platform)
+
+
+def _named(reference: str, target: Document, manifest: Document, platform: Platform | None = None) -> PublishRequest:
     separator = "@" if ":" in reference else ":"
-    return PublishRequest(ImageReference.parse(f"{TINY}{separator}{reference}"), target.digest, manifest.digest)
+    return PublishRequest(ImageReference.parse(f"{TINY}{separator}{reference}"), target.digest, manifest.digest, platform)
+
+
+def _default(reference: str) -> list[PublishRequest]:
+    """What the index MULTI stands for under this name."""
+    return [_named(reference, MULTI, AMD64), _named(reference, MULTI, AMD64, AMD64_PLATFORM)]
 
 
 async def test_apptainer_gets_a_tag(mirror: Mirror) -> None:
@@ -148,14 +191,14 @@ async def test_apptainer_gets_a_tag(mirror: Mirror) -> None:
 async def test_skopeo_and_podman_get_a_tag_then_the_image_of_the_index(mirror: Mirror) -> None:
     await mirror.get("1", MULTI)
     mirror.get_digest(AMD64)
-    assert await mirror.requests() == [_named("1", MULTI, AMD64)]
+    assert await mirror.requests() == _default("1")
 
 
 async def test_docker_and_containerd_ask_for_the_tag_by_head_and_get_by_digest(mirror: Mirror) -> None:
     await mirror.head("1", MULTI)
     mirror.get_digest(MULTI)
     mirror.get_digest(AMD64)
-    assert await mirror.requests() == [_named("1", MULTI, AMD64)]
+    assert await mirror.requests() == _default("1")
 
 
 async def test_docker_gets_a_second_tag_of_the_same_image_right_after_the_first(mirror: Mirror) -> None:
@@ -166,16 +209,144 @@ async def test_docker_gets_a_second_tag_of_the_same_image_right_after_the_first(
     assert await mirror.requests() == [_named("1", AMD64, AMD64), _named("latest", AMD64, AMD64)]
 
 
-async def test_another_platform_gets_its_digest_as_name_besides_the_tags_own_platform(mirror: Mirror) -> None:
+async def test_another_platform_gets_the_name_of_the_tag_for_itself(mirror: Mirror) -> None:
     await mirror.get("1", MULTI)
     mirror.get_digest(ARM64)
-    assert await mirror.requests() == [_named("1", MULTI, AMD64), _named(str(ARM64.digest), ARM64, ARM64)]
+    assert await mirror.requests() == [*_default("1"), _named("1", MULTI, ARM64, ARM64_PLATFORM)]
+
+
+async def test_an_image_of_an_index_that_a_tag_has_left_gets_its_digest_as_name(mirror: Mirror) -> None:
+    newer = _image("newer")
+    await mirror.get("1", MULTI)
+    await mirror.publish()
+    await mirror.get("1", newer)
+    mirror.get_digest(ARM64)
+    assert await mirror.requests() == [_named("1", newer, newer), _named(str(ARM64.digest), ARM64, ARM64)]
+
+
+async def test_an_index_that_is_only_known_by_digest_has_platforms_too(mirror: Mirror) -> None:
+    mirror.get_digest(MULTI)
+    mirror.get_digest(ARM64)
+    name = str(MULTI.digest)
+    assert await mirror.requests() == [*_default(name), _named(name, MULTI, ARM64, ARM64_PLATFORM)]
+
+
+async def test_an_attestation_is_never_published(mirror: Mirror) -> None:
+    index = _index(amd64=AMD64, unknown=_image("attestation"))
+    await mirror.get("1", index)
+    mirror.get_digest(_image("attestation"))
+    assert {request.manifest for request in await mirror.requests()} == {AMD64.digest}
+    status = await mirror.statuses.status(ImageReference.parse(f"{TINY}@{_image('attestation').digest}"))
+    assert status is not None
+    assert status.state is State.NOT_AN_IMAGE
+
+
+@pytest.mark.parametrize("by_tag", [True, False])
+@pytest.mark.parametrize(
+    ("artifact", "kind"),
+    [
+        (_image("chart", "application/vnd.cncf.helm.config.v1+json"), "helm"),
+        (Document("application/vnd.oci.artifact.manifest.v1+json", b"{}"), "artifact.manifest"),
+        (_index(unknown=_image("attestation")), "index"),
+    ],
+)
+async def test_an_artifact_is_said_to_be_no_image(mirror: Mirror, artifact: Document, kind: str, *, by_tag: bool) -> None:
+    if by_tag:
+        await mirror.get("1", artifact)
+    else:
+        mirror.get_digest(artifact)
+    assert await mirror.requests() == []
+    status = await mirror.statuses.status(ImageReference.parse(f"{TINY}:1" if by_tag else f"{TINY}@{artifact.digest}"))
+    assert status is not None
+    assert (status.state, status.manifest) == (State.NOT_AN_IMAGE, artifact.digest)
+    assert kind in (status.reason or "")
+
+
+async def test_a_tag_that_moves_from_image_to_artifact_and_back_is_followed(mirror: Mirror) -> None:
+    chart = _image("chart", "application/vnd.cncf.helm.config.v1+json")
+    await mirror.get("1", MULTI)
+    await mirror.publish()
+    await mirror.get("1", chart)
+    await mirror.publish()
+    one = ImageReference.parse(f"{TINY}:1")
+    status = await mirror.statuses.status(one)
+    assert status is not None
+    assert (status.state, status.publication) == (State.NOT_AN_IMAGE, None)
+    assert len(await mirror.queue.leftovers(["one.example.org"], 10)) == 2, "the link of the tag, and that for its platform"
+    await mirror.get("1", MULTI)
+    await mirror.publish(revision=4)
+    status = await mirror.statuses.status(one)
+    assert status is not None
+    assert status.publication is not None
+    assert await mirror.queue.leftovers(["one.example.org"], 10) == []
+
+
+async def test_a_tag_that_moves_takes_the_platforms_along_that_it_was_used_for(mirror: Mirror) -> None:
+    await mirror.get("1", MULTI)
+    mirror.get_digest(ARM64)
+    await mirror.publish()
+    newer = _index(arm64=_image("newer arm64"), amd64=_image("newer amd64"), riscv64=_image("newer riscv64"))
+    await mirror.get("1", newer)
+    assert {(request.manifest, request.platform) for request in await mirror.requests()} == {
+        (_image("newer amd64").digest, None),
+        (_image("newer amd64").digest, AMD64_PLATFORM),
+        (_image("newer arm64").digest, ARM64_PLATFORM),
+    }
+
+
+async def test_a_platform_that_a_tag_has_no_more_loses_its_link(mirror: Mirror) -> None:
+    await mirror.get("1", MULTI)
+    mirror.get_digest(ARM64)
+    await mirror.publish()
+    await mirror.get("1", _index(amd64=_image("newer amd64")))
+    assert await mirror.recorder.drain(20) == 0
+    path = f"/cvmfs/one.example.org/arm64/{TINY}:1"
+    assert await mirror.queue.leftovers(["one.example.org"], 10) == [Leftover("one.example.org", path)]
+    one = ImageReference.parse(f"{TINY}:1")
+    assert [status.platform for status in await mirror.statuses.platforms(one)] == [AMD64_PLATFORM]
+
+
+async def test_indexes_in_indexes_are_looked_into(mirror: Mirror) -> None:
+    inner = _index(inner_image=AMD64)
+    deep = _index(inner_index=_index(riscv64=_image("deep")))
+    outer = Document(
+        OCI_INDEX,
+        _index(arm64=ARM64, amd64=inner, inner_deep=deep).raw,
+    )
+    for document in (inner, deep, _index(riscv64=_image("deep"))):
+        mirror.hub[document.digest] = document
+    await mirror.get("1", outer)
+    mirror.get_digest(_image("deep"))
+    assert await mirror.requests() == [
+        _named("1", outer, AMD64),
+        _named("1", outer, AMD64, AMD64_PLATFORM),
+        _named("1", outer, _image("deep"), Platform("linux", "riscv64")),
+    ]
+
+
+async def test_an_inner_index_that_cannot_be_read_now_is_read_at_the_next_pull(mirror: Mirror) -> None:
+    inner = _index(amd64=AMD64)
+    outer = _index(inner=inner)
+    await mirror.get("1", outer)
+    assert await mirror.requests() == []
+    mirror.hub[inner.digest] = inner
+    await mirror.get("1", outer)
+    assert {request.manifest for request in await mirror.requests()} == {AMD64.digest}
+
+
+async def test_indexes_in_indexes_have_bounds(mirror: Mirror) -> None:
+    document = AMD64
+    for _ in range(6):
+        document = _index(**{f"inner{number}": document for number in range(3)})
+        mirror.hub[document.digest] = document
+    await mirror.get("1", document)
+    assert await mirror.requests() == []
 
 
 async def test_an_image_that_is_only_known_by_digest_gets_that_name(mirror: Mirror) -> None:
     mirror.get_digest(MULTI)
     mirror.get_digest(AMD64)
-    assert await mirror.requests() == [_named(str(MULTI.digest), MULTI, AMD64)]
+    assert await mirror.requests() == _default(str(MULTI.digest))
 
 
 async def test_looking_is_not_pulling(mirror: Mirror) -> None:
@@ -255,18 +426,18 @@ async def test_a_database_that_goes_away_in_the_middle_loses_nothing(database: S
     for number in range(6):
         await mirror.get(str(number), _image(str(number)))
 
-    enqueue, calls = mirror.queue.enqueue, 0
+    enqueue, calls = mirror.queue.enqueue_all, 0
 
-    async def flaky(request: PublishRequest) -> bool:
+    async def flaky(requests: Sequence[PublishRequest], gone: Any = ()) -> list[PublishRequest]:
         nonlocal calls
         calls += 1
         database.away = calls % 2 == 0
         try:
-            return await enqueue(request)
+            return await enqueue(requests, gone)
         finally:
             database.away = False
 
-    mirror.queue.enqueue = flaky  # type: ignore[method-assign]
+    mirror.queue.enqueue_all = flaky  # type: ignore[method-assign]
     async with _running(mirror.recorder):
         await _until_empty(mirror.pulls)
     assert len(await mirror.queue.claim("p1", 100, 60.0)) == 6
@@ -282,9 +453,7 @@ async def test_what_cannot_be_recorded_before_the_end_is_counted(mirror: Mirror,
 
 async def test_publication_makes_no_new_job_of_the_next_pull(mirror: Mirror) -> None:
     await mirror.get("1", MULTI)
-    [request] = await mirror.requests()
-    publication = Publication("one.example.org", "/cvmfs/one.example.org/docker.io/library/tiny:1", 2)
-    await mirror.queue.published("p1", request.manifest, "one.example.org", {request.image: publication}, [])
+    await mirror.publish()
     mirror.clock.advance(3600)
     await mirror.get("1", MULTI)
     mirror.get_digest(AMD64)
@@ -294,14 +463,14 @@ async def test_publication_makes_no_new_job_of_the_next_pull(mirror: Mirror) -> 
 async def test_a_pull_that_breaks_the_recorder_does_not_keep_it_from_the_others(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pointing_at = mirror.tags.pointing_at
+    requests = mirror.statuses.requests
 
-    async def breaks(name: RepositoryName, digest: Digest) -> list[str]:
+    async def breaks(name: RepositoryName, digest: Digest) -> list[PublishRequest]:
         if digest == AMD64.digest:
             raise ValueError("nobody thought of this")
-        return await pointing_at(name, digest)
+        return await requests(name, digest)
 
-    monkeypatch.setattr(mirror.tags, "pointing_at", breaks)
+    monkeypatch.setattr(mirror.statuses, "requests", breaks)
     await mirror.get("bad", AMD64)
     await mirror.get("good", ARM64)
     assert [str(request.image.reference) for request in await mirror.requests()] == ["good"]

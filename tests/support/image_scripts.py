@@ -6,7 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from mirror.oci.manifest import ImageConfig, Platform
+from mirror.oci.manifest import ImageConfig
+from mirror.oci.platform import Platform
 from publisher.cvmfs.entry import Directory, Entry
 from publisher.images.singularity import with_singularity_files
 from publisher.objects.compress import compressor

@@ -7,7 +7,8 @@ import stat
 
 import pytest
 
-from mirror.oci.manifest import ImageConfig, Platform
+from mirror.oci.manifest import ImageConfig
+from mirror.oci.platform import Platform
 from publisher.cvmfs.entry import Directory, Entry
 from publisher.images.singularity import with_singularity_files
 from publisher.objects.compress import compressor

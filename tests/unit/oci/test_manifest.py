@@ -19,12 +19,12 @@ from mirror.oci.manifest import (
     OCI_MANIFEST,
     ImageManifest,
     Index,
-    Platform,
     UnknownManifest,
     declared_media_type,
     parse_config,
     parse_manifest,
 )
+from mirror.oci.platform import Platform
 
 CONFIG = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": str(Digest.of(b"config")), "size": 6}
 LAYER = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": str(Digest.of(b"layer")), "size": 5}
