@@ -13,8 +13,15 @@ from publisher.commands.report import Report, size
 from publisher.commands.verb import duration_value, verb
 from publisher.commands.workplace import Workplace
 from publisher.gc.collect import collect
-from publisher.gc.policy import SAFE_GRACE, CollectionPolicy
+from publisher.gc.policy import SAFE_GRACE, CollectionPolicy, CollectionStep
 from publisher.gc_settings import collection_limits
+
+_DOING = {
+    CollectionStep.MARK: "reading catalogs",
+    CollectionStep.LIST: "listing objects",
+    CollectionStep.DELETE: "deleting objects",
+}
+_ENDING = "writing the reference log"
 
 
 @verb("gc")
@@ -51,7 +58,7 @@ def gc(place: Workplace, report: Report, *, revisions: int, age: float, grace: f
             policy,
             dry_run=dry_run,
             limits=collection_limits(settings),
-            progress=lambda progress: update(progress.done, progress.total),
+            progress=lambda progress: update(progress.done, progress.total, _DOING.get(progress.step, _ENDING)),
         )
     freed = result.found if dry_run else result.deleted
     report.result(

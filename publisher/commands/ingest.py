@@ -63,7 +63,8 @@ def ingest(
     since = time.time()
     unpacked = None if tar is None else _unpack(place, repository, tar, report)
     growth = GrowthLimits(entries=place.config.publish.catalog_entries)
-    with Transaction(repository, limits=CutLimits(most=place.config.publish.catalog_entries), growth=growth) as transaction:
+    limits = CutLimits(most=place.config.publish.catalog_entries)
+    with report.progress("publishing"), Transaction(repository, limits=limits, growth=growth) as transaction:
         transaction.rely_on(since)
         for path in gone:
             if not transaction.remove(path):

@@ -70,7 +70,7 @@ def mkfs(
         revision=1,
         root=str(repository.manifest().root),
         public_key=str(public),
-        storage=place.storage().url,
+        storage=place.where,
     )
     warn_of_absent_master(repository, report)
 

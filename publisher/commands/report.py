@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-Update = Callable[[int, int | None], None]
-"""Told how much is done and, if that is known, of how much."""
+
+class Update(Protocol):
+    """To be told of progress."""
+
+    def __call__(self, done: int, total: int | None, what: str | None = None) -> None:
+        """How much is done, of how much if that is known, and what it is that is done now if that is another thing."""
+
 
 _PLAIN = re.compile(r"[^\s\"=\x00-\x1f\x7f-\x9f]+")
 
@@ -59,8 +65,8 @@ class Report:
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(what, total=None, amount="")
 
-            def update(done: int, total: int | None) -> None:
-                bar.update(task, completed=done, total=total, amount=size(done))
+            def update(done: int, total: int | None, what: str | None = None) -> None:
+                bar.update(task, completed=done, total=total, amount=size(done), description=what)
 
             yield update
 
@@ -75,7 +81,7 @@ def size(amount: int) -> str:
     return f"{value:.1f} TiB"
 
 
-def _ignore(done: int, total: int | None) -> None:
+def _ignore(done: int, total: int | None, what: str | None = None) -> None:
     """For where nobody looks."""
 
 

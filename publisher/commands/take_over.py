@@ -66,6 +66,6 @@ def import_repository(
         fqrn=place.fqrn,
         revision=manifest.revision,
         root=str(manifest.root),
-        storage=str((place.data.cvmfs / place.fqrn).resolve()),
+        storage=place.where,
     )
     warn_of_absent_master(repository, report)

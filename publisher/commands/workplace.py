@@ -78,6 +78,13 @@ class Workplace:
         """The repository's files. Raises InvalidInput, StorageFull, Unavailable."""
         return open_storage(self.fqrn, self.config, self.data)
 
+    @property
+    def where(self) -> str:
+        """The directory of the repository's files, or their URL if they are in a bucket."""
+        if self.config.publish.storage_of(self.fqrn):
+            return self.storage().url
+        return str((self.data.cvmfs / self.fqrn).resolve())
+
     def repository(self) -> Repository:
         """The repository, to be written. Raises NotFound if there is none, InvalidInput, RepositoryDamaged, Unavailable."""
         return Repository.open(self.fqrn, self._existing(), keys=self.data.keys, spool=self.spool)
