@@ -35,7 +35,8 @@ def squashfs(tar: bytes, directory: Path, *options: str) -> bytes:
     """A squashfs of all that is in an archive. directory: for the file on its way."""
     target = directory / "made.sqfs"
     target.unlink(missing_ok=True)
-    command = ["sqfstar", "-root-mode", "755", "-root-uid", "0", "-root-gid", "0", "-processors", "1", *options, str(target)]
+    root = ["-root-mode", "755", "-root-uid", "0", "-root-gid", "0"]
+    command = ["mksquashfs", "-", str(target), "-tar", *root, "-processors", "1", "-quiet", "-no-progress", *options]
     done = subprocess.run(command, input=tar, capture_output=True, check=False)
     if done.returncode != 0 or not target.exists():
         raise ToolFailed(f"{command}\n{done.stdout.decode()}{done.stderr.decode()}")
