@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 from publisher.cvmfs.entry import Directory, Entry
@@ -12,26 +11,30 @@ from publisher.cvmfs.reader import RepositoryReader
 
 
 def extract(reader: RepositoryReader, place: Path, *paths: bytes) -> None:
-    """Write out these directories, with deletion marks and extended attributes as far as the user may make them."""
+    """Write out these directories, as root: with owners, deletion marks and extended attributes."""
     for path in paths:
         _write(reader, os.fsencode(place) + b"/" + path, reader.tree(path))
 
 
 def _write(reader: RepositoryReader, place: bytes, tree: Directory) -> None:
-    os.makedirs(place, exist_ok=True)  # noqa: PTH103 - pathlib has no paths of bytes
+    os.makedirs(place)  # noqa: PTH103 - pathlib has no paths of bytes
+    written: dict[int, bytes] = {}
     for name, child in tree.children.items():
+        path = place + b"/" + name
         if isinstance(child, Directory):
-            _write(reader, place + b"/" + name, child)
+            _write(reader, path, child)
+        elif id(child) in written:
+            os.link(written[id(child)], path)
         else:
-            _write_entry(reader, place + b"/" + name, child)
+            _write_entry(reader, path, child)
+            written[id(child)] = path
     _dress(place, tree.entry)
 
 
 def _write_entry(reader: RepositoryReader, place: bytes, entry: Entry) -> None:
     if stat.S_ISLNK(entry.mode):
         os.symlink(entry.symlink, place)  # noqa: PTH211 - as above
-        return
-    if stat.S_ISREG(entry.mode):
+    elif stat.S_ISREG(entry.mode):
         with open(place, "wb") as file:  # noqa: PTH123 - as above
             file.writelines(reader.snapshot.content(entry))
     else:
@@ -40,7 +43,10 @@ def _write_entry(reader: RepositoryReader, place: bytes, entry: Entry) -> None:
 
 
 def _dress(place: bytes, entry: Entry) -> None:
-    os.chmod(place, stat.S_IMODE(entry.mode))  # noqa: PTH101 - as above
-    for name, value in entry.xattrs:
-        with suppress(PermissionError, OSError):
+    os.lchown(place, entry.uid, entry.gid)
+    if not stat.S_ISLNK(entry.mode):
+        os.chmod(place, stat.S_IMODE(entry.mode))  # noqa: PTH101 - as above
+        for name, value in entry.xattrs:
             os.setxattr(place, name, value)
+    time = entry.mtime * 10**9 + entry.mtime_ns
+    os.utime(place, ns=(time, time), follow_symlinks=False)
