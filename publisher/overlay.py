@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from publisher.cvmfs.entry import Directory, Entry
 from publisher.cvmfs.path import ROOT, normalise
 from publisher.layers.tree import IMPLIED
 from publisher.transaction import Transaction
 
 
-def lay_over(transaction: Transaction, path: bytes, tree: Directory) -> None:
+def date(tree: Directory, now: int) -> None:
+    """Let directories of the tree that are only implied by the paths of others be of this time, Unix seconds."""
+    pending = [tree]
+    while pending:
+        directory = pending.pop()
+        if directory.entry == IMPLIED:
+            directory.entry = replace(IMPLIED, mtime=now, mtime_ns=0)
+        pending += [child for child in directory.children.values() if isinstance(child, Directory)]
+
+
+def lay_over(transaction: Transaction, path: bytes, tree: Directory, now: int) -> None:
     """Put everything of the tree at the path; what is there under other names stays.
 
-    Directories that are there get the attributes of the tree's, unless these are only implied by the paths of others; the root
-    of the repository keeps its own. Anything of another kind is replaced, a directory with everything in it. All content must
-    be in the store already. Raises as the transaction's methods do.
+    now: Unix seconds, the time of new directories that are only implied by the paths of others. Directories that are there get
+    the attributes of the tree's, unless these are only implied; the root of the repository keeps its own. Anything of another
+    kind is replaced, a directory with everything in it. All content must be in the store already. Raises as the transaction's
+    methods do.
     """
     pending = [(normalise(path), tree)]
     while pending:
@@ -23,6 +36,7 @@ def lay_over(transaction: Transaction, path: bytes, tree: Directory) -> None:
             transaction.remove(place)
             present = None
         if present is None:
+            date(directory, now)
             transaction.put_tree(place, directory)
             continue
         if place != ROOT and directory.entry is not IMPLIED:

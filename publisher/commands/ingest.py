@@ -23,7 +23,7 @@ from publisher.cvmfs.path import ROOT
 from publisher.errors import BrokenLayer, UnsafeLayer
 from publisher.layer_settings import layer_limits, layer_policy
 from publisher.layers.ingest import LayerResult, ingest_layer
-from publisher.overlay import lay_over
+from publisher.overlay import date, lay_over
 from publisher.repository import Repository
 from publisher.transaction import Transaction
 
@@ -96,10 +96,12 @@ def ingest(
 
 
 def _put(transaction: Transaction, into: bytes, tree: Directory, *, catalog: bool) -> None:
+    now = int(time.time())
     if catalog and not transaction.exists(into):
+        date(tree, now)
         transaction.graft(into, tree)
         return
-    lay_over(transaction, into, tree)
+    lay_over(transaction, into, tree, now)
     if catalog:
         transaction.make_catalog(into)
 

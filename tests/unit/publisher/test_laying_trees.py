@@ -15,13 +15,15 @@ from publisher.layers.tree import IMPLIED
 from publisher.overlay import lay_over
 from publisher.repository import Repository
 from publisher.transaction import Transaction
-from tests.support.repositories import new_repository, problems, reopened
+from tests.support.repositories import NOW, new_repository, problems, reopened
 from tests.support.sample_tree import directory, everything, facts, link, regular
+
+LATER = int(NOW) + 7
 
 
 def _lay(repository: Repository, path: bytes, tree: Directory, limits: CutLimits | None = None) -> None:
     with Transaction(repository, limits=limits) as transaction:
-        lay_over(transaction, path, tree)
+        lay_over(transaction, path, tree, LATER)
         transaction.commit()
 
 
@@ -32,6 +34,16 @@ def test_a_tree_where_nothing_was_is_the_tree(tmp_path: Path) -> None:
     assert facts(repository.reader().tree(b"opt/software")) == facts(tree)
     assert len(list(repository.reader().snapshot.catalogs())) == 1
     assert problems(repository) == []
+
+
+def test_directories_that_nobody_described_are_as_old_as_they_are(tmp_path: Path) -> None:
+    repository, _ = new_repository(tmp_path)
+    tree = Directory(IMPLIED, {b"implied": Directory(IMPLIED, {b"described": directory()})})
+    described = directory().entry.mtime
+    _lay(repository, b"x", tree)
+    _lay(repository, b"x", Directory(IMPLIED, {b"implied": Directory(IMPLIED)}))
+    shown = {path: (entry.mtime, entry.mtime_ns) for path, entry in repository.reader().tree(b"x").walk()}
+    assert shown == {b"implied": (LATER, 0), b"implied/described": (described, directory().entry.mtime_ns)}
 
 
 def test_laying_a_tree_twice_changes_nothing_that_users_see(tmp_path: Path) -> None:
