@@ -62,9 +62,9 @@ class PodmanStore:
 
         Raises InvalidInput for a config that is none.
         """
-        for layer in image.manifest.layers:
-            if not self._transaction.exists(layout.layers_document(layer.digest)):
-                log.info("image_not_in_podman_store", image=str(image.digest), lacks=str(layer.digest))
+        for descriptor in image.manifest.layers:
+            if not self._transaction.exists(layout.layers_document(descriptor.digest)):
+                log.info("image_not_in_podman_store", image=str(image.digest), lacks=str(descriptor.digest))
                 return
         self._prepare()
         config = parse_config(image.raw_config)

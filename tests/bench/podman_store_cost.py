@@ -64,14 +64,14 @@ def _publish(stratum0: Stratum0, numbers: list[int]) -> None:
     documents: dict[Digest, bytes] = {}
     for image, _ in images:
         for layer in image.manifest.layers:
-            documents[layer.digest] = layers_json(layer.digest, layer.digest, 1, 0, NO_NOTES)
+            documents[layer.digest] = layers_json(layer.digest, layer.digest, 1, 0, notes=NO_NOTES)
     with Transaction(stratum0.repository) as transaction:
         with stratum0.pipeline.intake() as intake:
             tickets = {layer: intake.add_bytes(document) for layer, document in documents.items()}
-        for layer, ticket in tickets.items():
-            for path in layout.layer_catalogs(layer):
+        for digest, ticket in tickets.items():
+            for path in layout.layer_catalogs(digest):
                 transaction.make_catalog(path)
-            transaction.put_file(layout.layers_document(layer), Entry(mode=0o100644, size=ticket.size, content=ticket.content))
+            transaction.put_file(layout.layers_document(digest), Entry(mode=0o100644, size=ticket.size, content=ticket.content))
         store = PodmanStore(transaction, stratum0.pipeline, time.time())
         for image, name in images:
             store.add(image)

@@ -74,7 +74,8 @@ class Store:
     def real(self, path: str) -> bytes:
         """Where a path below podmanStore leads, all links followed."""
         reader = self.repository.reader()
-        done, left = [], ["podmanStore", *path.split("/")]
+        done: list[str] = []
+        left = ["podmanStore", *path.split("/")]
         while left:
             part = left.pop(0)
             if part == "..":
