@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,7 +17,8 @@ from mirror.config.models import Config
 from mirror.data import DataDirectory
 from mirror.errors import MirrorError
 from mirror.fetch.blobs import BlobFetcher
-from mirror.fetch.manifests import ManifestFetcher, ManifestLimits
+from mirror.fetch.listings import ListingLimits, Listings
+from mirror.fetch.manifests import ManifestFetcher
 from mirror.jobs.publications import PublicationIndex
 from mirror.jobs.queue import Queue
 from mirror.jobs.repositories import Repositories
@@ -25,14 +26,18 @@ from mirror.jobs.statuses import Statuses
 from mirror.jobs.usage import Usage
 from mirror.metrics import Metrics
 from mirror.observe.events import PullQueue
+from mirror.observe.intake import Intake
+from mirror.observe.nested import Fetch, NestedIndexes
 from mirror.observe.recorder import Recorder
-from mirror.oci.reference import canonical_registry
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Reference, RepositoryName, canonical_registry
 from mirror.proxy.access import Access
 from mirror.proxy.admission import bounded_requests
 from mirror.proxy.blob_response import SendLimits
 from mirror.proxy.cvmfs_files import CvmfsFiles
 from mirror.proxy.errors import REQUEST_ID_HEADER, answer_errors
 from mirror.proxy.exchange import current_exchange
+from mirror.proxy.listing import Discovery
 from mirror.proxy.registry import Registry
 from mirror.proxy.routes import UpstreamNames
 from mirror.proxy.status import HealthProbe, StatusApi
@@ -40,6 +45,7 @@ from mirror.report.accesslog import RequestKind
 from mirror.state.engine import Database
 from mirror.state.migrate import migrate
 from mirror.store.blobs import BlobStore
+from mirror.store.indexes import Indexes
 from mirror.store.links import Links
 from mirror.store.tags import Tags
 from mirror.upstream.auth import TokenCache
@@ -80,26 +86,32 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         await stack.enter_async_context(running("publications", publications.watch))
         await stack.enter_async_context(running("job_counts", lambda: count_jobs(statuses, metrics)))
         pulls = PullQueue(pulls=config.memory.pulls, manifest_bytes=config.memory.pulls_size, on_drop=metrics.pull_event_dropped)
+        clients, guards = await _open_clients(config, metrics, stack)
+        manifests = ManifestFetcher(store, tags, links, wiring.manifest_limits(config))
+        stack.push_async_callback(manifests.close)
         if config.publish.enabled:
-            recorder = _recorder(pulls, config, database, statuses, tags)
+            nested = NestedIndexes(_inner_indexes(clients, manifests))
+            intake = Intake(statuses, tags, Indexes(database), nested, wiring.platforms(config))
+            recorder = _recorder(pulls, config, database, statuses, intake)
             stack.push_async_callback(recorder.drain, _DRAIN_SECONDS)
             await stack.enter_async_context(running("recorder", recorder.run))
-        clients, guards = await _open_clients(config, metrics, stack)
-        limits = ManifestLimits(tag_seconds=config.tags.ttl, max_manifest_bytes=config.fetch.max_manifest)
-        manifests = ManifestFetcher(store, tags, links, limits)
-        stack.push_async_callback(manifests.close)
         blobs = BlobFetcher(store, wiring.fetch_limits(config), on_end=metrics.fill)
         stack.push_async_callback(blobs.close)
-        names = UpstreamNames(wiring.upstream_names(config), canonical_registry(config.default_upstream))
+        listings = Listings(manifests, ListingLimits(config.tags.ttl, config.tags.hold))
+        stack.push_async_callback(listings.close)
+        default = canonical_registry(config.default_upstream)
+        names = UpstreamNames(wiring.upstream_names(config), default, wiring.server_names(config))
+        access = Access(links, clients, guards)
         registry = Registry(
             upstreams=names,
             clients=clients,
-            access=Access(links, clients, guards),
+            access=access,
             manifests=manifests,
             blobs=blobs,
+            discovery=Discovery(clients, access, listings),
             publications=publications,
             pulls=pulls if config.publish.enabled else None,
-            limits=SendLimits(),
+            limits=SendLimits(config.server.slow_bytes, config.server.slow_time),
         )
         probes = _probes(store, blobs, statuses) | ({"publisher": publisher_probe} if publisher_probe else {})
         status = StatusApi(statuses, repositories, names, config.server.public_url, probes)
@@ -138,15 +150,17 @@ async def _open_clients(
     return clients, guards
 
 
-def _recorder(pulls: PullQueue, config: Config, database: Database, statuses: Statuses, tags: Tags) -> Recorder:
-    return Recorder(
-        pulls,
-        queue=Queue(database, policy=wiring.publish_retry(config)),
-        statuses=statuses,
-        tags=tags,
-        usage=Usage(database),
-        platforms=wiring.platforms(config),
-    )
+def _inner_indexes(clients: Mapping[str, UpstreamClient], manifests: ManifestFetcher) -> Fetch:
+    async def fetch(name: RepositoryName, digest: Digest) -> tuple[bytes, str]:
+        answer = await manifests.get(clients[name.registry], name, Reference(digest=digest))
+        return answer.raw, answer.media_type
+
+    return fetch
+
+
+def _recorder(pulls: PullQueue, config: Config, database: Database, statuses: Statuses, intake: Intake) -> Recorder:
+    queue = Queue(database, policy=wiring.publish_retry(config))
+    return Recorder(pulls, queue=queue, statuses=statuses, intake=intake, usage=Usage(database))
 
 
 def _probes(store: BlobStore, blobs: BlobFetcher, statuses: Statuses) -> dict[str, HealthProbe]:

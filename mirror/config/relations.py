@@ -28,6 +28,12 @@ def _upstream_names(config: Config) -> Iterator[tuple[Place, str]]:
             owner = owners.setdefault(alias, name)
             if owner != name:
                 yield ("upstreams", name, "aliases"), f'"{alias}" leads to upstream "{owner}" already'
+    hosts: dict[str, str] = {}
+    for name, upstream in active.items():
+        for host in upstream.hosts:
+            owner = hosts.setdefault(host, name)
+            if owner != name:
+                yield ("upstreams", name, "hosts"), f'"{host}" leads to upstream "{owner}" already'
 
 
 def _credentials(config: Config) -> Iterator[tuple[Place, str]]:

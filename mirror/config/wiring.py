@@ -11,9 +11,10 @@ from mirror.config.load import read_secret
 from mirror.config.models import Config, UpstreamSettings
 from mirror.fetch.download import LONG_TRANSFERS, DownloadPolicy
 from mirror.fetch.filler import FetchLimits
+from mirror.fetch.manifests import ManifestLimits
 from mirror.jobs.retry import RetryPolicy as PublishRetryPolicy
 from mirror.logs import LogOptions
-from mirror.oci.manifest import Platform
+from mirror.oci.platform import Platform
 from mirror.state.engine import DatabaseSettings
 from mirror.upstream.model import Credential, Upstream
 from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy
@@ -53,6 +54,11 @@ def upstream_names(config: Config) -> dict[str, str]:
     return names
 
 
+def server_names(config: Config) -> dict[str, str]:
+    """Names of this server to the upstreams that are the default ones under them."""
+    return {host: name for name, settings in config.active_upstreams.items() for host in settings.hosts}
+
+
 def fetch_limits(config: Config) -> FetchLimits:
     """Bounds of fetching blobs."""
     fetch = config.fetch
@@ -64,6 +70,20 @@ def fetch_limits(config: Config) -> FetchLimits:
             resume=replace(LONG_TRANSFERS, attempts=fetch.attempts, longest_delay=fetch.longest_pause),
             max_resumes=fetch.max_resumes,
         ),
+    )
+
+
+def manifest_limits(config: Config) -> ManifestLimits:
+    """Bounds of fetching manifests."""
+    return ManifestLimits(
+        tag_seconds=config.tags.ttl,
+        hold_seconds=config.tags.hold,
+        absent_seconds=config.tags.absent,
+        patience_seconds=config.tags.patience,
+        revalidate_seconds=config.tags.revalidate,
+        memory_bytes=config.memory.manifests_size,
+        max_remembered=config.memory.manifests,
+        max_manifest_bytes=config.fetch.max_manifest,
     )
 
 

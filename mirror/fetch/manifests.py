@@ -3,9 +3,11 @@
 - By digest, what is here is right for ever; it is given out under a repository's name only if that repository is known to
   have it.
 - A tag is fresh for a while. Then one HEAD, shared by all who wait for it, tells whether it moved; a manifest that is here
-  already is not fetched again. Only a tag that was never seen is fetched by GET at once.
-- If the upstream cannot be used, the last known answer is given, marked stale; then it is left alone for a moment.
-- If the upstream says that there is no such tag, the tag is forgotten.
+  already is not fetched again. Only a tag that was never seen is fetched by GET at once. A tag that is asked for shortly before
+  its time is up is refreshed in the background, so that nobody waits for tags in use.
+- If the upstream cannot be used, the last known answer is given, marked stale; then it is left alone for a moment. If it takes
+  long, those who wait get the last known answer, and the next ones its answer.
+- If the upstream says that there is no such tag, the tag is forgotten, and the upstream not asked again for a moment.
 
 Failures of the store or of SQL are logged and cost the next request more; they never fail a pull.
 """
@@ -13,6 +15,7 @@ Failures of the store or of SQL are logged and cost the next request more; they 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -59,8 +62,16 @@ class ManifestLimits:
     memory_bytes: int = 64 << 20
     """Of manifests kept in memory."""
     max_remembered: int = 50_000
-    """Pairs of repository and digest, and failed tags, kept in memory."""
+    """Pairs of repository and digest, failed tags, and names that do not exist, kept in memory; so many of each."""
     max_manifest_bytes: int = 4 << 20
+    absent_seconds: float = 10.0
+    """How long an upstream's word counts that it does not have something."""
+    patience_seconds: float = 5.0
+    """How long an upstream may take for a tag, if there is a last known answer, until that is given."""
+    revalidate_seconds: float = 5.0
+    """How old an answer must be for a client's `no-cache` to make the mirror ask again."""
+    early: float = 0.2
+    """The last share of a tag's time in which asking for it refreshes it in the background."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +105,34 @@ class ManifestFetcher:
         self._held: TTLCache[tuple[RepositoryName, str], MirrorError] = TTLCache(
             self._limits.max_remembered, self._limits.hold_seconds, timer=clock
         )
+        self._absent: TTLCache[tuple[RepositoryName, str], NotFound] = TTLCache(
+            self._limits.max_remembered, self._limits.absent_seconds, timer=clock
+        )
+        self._ahead: set[asyncio.Task[None]] = set()
         self._tag_flights: SingleFlight[tuple[RepositoryName, str], ManifestAnswer] = SingleFlight()
         self._digest_flights: SingleFlight[tuple[RepositoryName, Digest], ManifestAnswer] = SingleFlight()
 
-    async def get(self, client: UpstreamClient, name: RepositoryName, reference: Reference) -> ManifestAnswer:
-        """The manifest or index that the reference leads to. Raises NotFound, Denied, Unavailable, IntegrityError."""
+    async def get(
+        self, client: UpstreamClient, name: RepositoryName, reference: Reference, *, revalidate: bool = False
+    ) -> ManifestAnswer:
+        """The manifest or index that the reference leads to. Raises NotFound, Denied, Unavailable, IntegrityError.
+
+        revalidate: ask the upstream even if what is known is fresh, but not if it was asked a moment ago.
+        """
         if reference.digest is not None:
             return await self._by_digest(client, name, reference.digest)
-        return await self._by_tag(client, name, str(reference))
+        return await self._by_tag(client, name, str(reference), self._limits.revalidate_seconds if revalidate else None)
+
+    @property
+    def is_refreshing(self) -> bool:
+        """Whether an upstream is being asked for a tag now."""
+        return bool(self._tag_flights)
 
     async def close(self) -> None:
         """Give up what is under way."""
+        for task in self._ahead:
+            task.cancel()
+        await asyncio.gather(*self._ahead, return_exceptions=True)
         await self._tag_flights.close()
         await self._digest_flights.close()
 
@@ -114,37 +142,83 @@ class ManifestFetcher:
         content = await self._local(name, digest)
         if content is not None:
             return ManifestAnswer(content.raw, content.media_type, digest, CacheResult.HIT)
+        self._refuse_absent(name, str(digest))
         answer, joined = await self._digest_flights.run((name, digest), lambda: self._fetch_digest(client, name, digest))
         return _mark(answer, joined)
 
     async def _fetch_digest(self, client: UpstreamClient, name: RepositoryName, digest: Digest) -> ManifestAnswer:
         reference = Reference(digest=digest)
         content = await self._content(digest)
-        if content is None:
-            fetched = await client.get_manifest(name.repository, reference)
-            return await self._keep(name, fetched)
-        # It is here on behalf of another repository; that this one has it too costs no more than a question.
-        await client.head_manifest(name.repository, reference)
+        try:
+            if content is None:
+                return await self._keep(name, await client.get_manifest(name.repository, reference))
+            # It is here on behalf of another repository; that this one has it too costs no more than a question.
+            await client.head_manifest(name.repository, reference)
+        except NotFound as error:
+            self._absent[name, str(digest)] = error
+            raise
         await self._link(name, digest, content)
         return ManifestAnswer(content.raw, content.media_type, digest, CacheResult.HIT)
 
     # By tag
 
-    async def _by_tag(self, client: UpstreamClient, name: RepositoryName, tag: str) -> ManifestAnswer:
+    async def _by_tag(self, client: UpstreamClient, name: RepositoryName, tag: str, oldest: float | None) -> ManifestAnswer:
+        """oldest: seconds that an answer may be old, if the client wants it fresher than usual."""
         record = await self._recall(self._tags.get(name, tag))
-        if record is not None:
-            if self._clock() - record.checked_at < self._limits.tag_seconds:
-                return await self._by_digest(client, name, record.digest)
-            held = self._held.get((name, tag))
-            if held is not None:
-                return await self._stale(name, record, held)
-        answer, joined = await self._tag_flights.run((name, tag), lambda: self._refresh(client, name, tag, record))
+        if record is None:
+            if oldest is None:
+                self._refuse_absent(name, tag)
+            answer, joined = await self._shared_refresh(client, name, tag, None)
+            return _mark(answer, joined)
+        age, lifetime = self._clock() - record.checked_at, self._limits.tag_seconds
+        held = self._held.get((name, tag))
+        if age < (lifetime if oldest is None else min(oldest, lifetime)):
+            if held is None and age > lifetime * (1 - self._limits.early):
+                self._refresh_ahead(client, name, tag, record)
+            return await self._by_digest(client, name, record.digest)
+        if held is not None:
+            return await self._stale(name, record, held)
+        try:
+            async with asyncio.timeout(self._limits.patience_seconds):
+                answer, joined = await self._shared_refresh(client, name, tag, record)
+        except TimeoutError:
+            slow = Unavailable(f"upstream {name.registry} takes long to say what {name}:{tag} is")
+            with contextlib.suppress(Unavailable):
+                answer = await self._stale(name, record, slow)
+                self._held[name, tag] = slow
+                return answer
+            answer, joined = await self._shared_refresh(client, name, tag, record)
         return _mark(answer, joined)
+
+    async def _shared_refresh(
+        self, client: UpstreamClient, name: RepositoryName, tag: str, record: TagRecord | None
+    ) -> tuple[ManifestAnswer, bool]:
+        return await self._tag_flights.run((name, tag), lambda: self._refresh(client, name, tag, record))
+
+    def _refresh_ahead(self, client: UpstreamClient, name: RepositoryName, tag: str, record: TagRecord) -> None:
+        """Ask the upstream while the last answer is still good; what comes of it is for the next requests to see."""
+        if self._tag_flights.is_under_way((name, tag)):
+            return
+
+        async def refresh() -> None:
+            with contextlib.suppress(MirrorError):
+                await self._shared_refresh(client, name, tag, record)
+
+        task = asyncio.create_task(refresh())
+        self._ahead.add(task)
+        task.add_done_callback(self._ahead.discard)
+
+    def _refuse_absent(self, name: RepositoryName, reference: str) -> None:
+        """Raise NotFound if the upstream has said so a moment ago."""
+        absent = self._absent.get((name, reference))
+        if absent is not None:
+            raise NotFound(str(absent))
 
     async def _refresh(self, client: UpstreamClient, name: RepositoryName, tag: str, record: TagRecord | None) -> ManifestAnswer:
         try:
             answer = await self._ask(client, name, tag, record)
-        except NotFound:
+        except NotFound as error:
+            self._absent[name, tag] = error
             await self._try(self._tags.forget(name, tag))
             raise
         except (Unavailable, IntegrityError) as error:

@@ -65,6 +65,12 @@ class Access:
         if guard is not None:
             await self._check_public(name, lambda: guard.head_manifest(name.repository, reference))
 
+    async def check_listing(self, name: RepositoryName) -> None:
+        """Raise Denied or NotFound if a client of this mirror must not know what is in it; Unavailable if that cannot be told."""
+        guard = self._guards.get(name.registry)
+        if guard is not None:
+            await self._check_public(name, lambda: guard.tags(name.repository))
+
     async def check_blob(self, name: RepositoryName, digest: Digest) -> int | None:
         """Size in bytes of the blob, None if nobody says.
 

@@ -48,7 +48,7 @@ def _record(request: web.BaseRequest, response: web.StreamResponse, seconds: flo
         seconds=seconds,
         upstream=route.name.registry if route else "",
         repository=route.name.repository if route else "",
-        reference=str(route.reference) if route else "",
+        reference=str(route.reference) if route and route.reference else "",
         digest=exchange.digest,
         media_type=exchange.media_type,
         cache=exchange.cache,

@@ -1,6 +1,11 @@
-"""The If-None-Match header for content whose entity tag is its digest. Pure. Source: RFC 9110, sections 8.8.3 and 13.1.2."""
+"""Conditions of requests: content whose entity tag is its digest, and answers that must be fresh. Pure.
+
+Sources: RFC 9110, sections 8.8.3 and 13.1.2; RFC 9111, section 5.2.1.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from mirror.oci.digest import Digest
 
@@ -16,3 +21,9 @@ def client_has(if_none_match: str | None, digest: Digest) -> bool:
         return False
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return "*" in tags or entity_tag(digest) in tags
+
+
+def wants_revalidation(cache_control: Iterable[str]) -> bool:
+    """Whether a client asks for an answer that is fresh now. cache_control: the headers' values."""
+    directives = {directive.strip().lower() for value in cache_control for directive in value.split(",")}
+    return bool(directives & {"no-cache", "max-age=0"})

@@ -1,4 +1,4 @@
-"""The registry API (OCI distribution specification 1.1, pull: end-1 to end-3) in front of fetchers and store."""
+"""The registry API (OCI distribution specification 1.1, pull and content discovery) in front of fetchers and store."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from mirror.fetch.manifests import ManifestAnswer, ManifestFetcher
 from mirror.jobs.model import ImageStatus
 from mirror.observe.events import Pull, PullQueue
 from mirror.oci.digest import Digest
-from mirror.oci.reference import ImageReference
+from mirror.oci.reference import ImageReference, Reference, RepositoryName
 from mirror.proxy.access import Access
 from mirror.proxy.blob_response import SendLimits, blob_headers, send_blob
-from mirror.proxy.conditions import client_has, entity_tag
+from mirror.proxy.conditions import client_has, entity_tag, wants_revalidation
 from mirror.proxy.exchange import Exchange, current_exchange
 from mirror.proxy.hints import STATE_HEADER, hint_headers
+from mirror.proxy.listing import Discovery
 from mirror.proxy.routes import Kind, Route, UpstreamNames, endpoint_of, parse_path
 from mirror.report.accesslog import RequestKind
 from mirror.upstream.client import UpstreamClient
@@ -28,7 +29,13 @@ API_HEADERS = {"Docker-Distribution-Api-Version": "registry/2.0"}
 CACHE_HEADER = "X-Debark-Cache"
 """How the answer came about: hit, miss, joined or stale."""
 
-_KINDS = {Kind.MANIFEST: RequestKind.MANIFEST, Kind.BLOB: RequestKind.BLOB, None: RequestKind.OTHER}
+_KINDS = {
+    Kind.MANIFEST: RequestKind.MANIFEST,
+    Kind.BLOB: RequestKind.BLOB,
+    Kind.TAGS: RequestKind.TAGS,
+    Kind.REFERRERS: RequestKind.REFERRERS,
+    None: RequestKind.OTHER,
+}
 
 
 class Publications(Protocol):
@@ -47,6 +54,7 @@ class Registry:
     access: Access
     manifests: ManifestFetcher
     blobs: BlobFetcher
+    discovery: Discovery
     publications: Publications
     pulls: PullQueue | None
     """None if nothing is to be published."""
@@ -63,26 +71,37 @@ class Registry:
         return web.json_response({}, headers=API_HEADERS)
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
-        """A manifest or a blob."""
+        """A manifest, a blob, or a list of tags or referrers."""
         exchange = current_exchange(request)
         path = request.match_info["path"]
         exchange.kind = _KINDS[endpoint_of(path)]
         namespace = request.query.get("ns")
-        route = parse_path(path, namespace, self.upstreams)
+        route = parse_path(path, namespace, self.upstreams.at(request.host))
         if route is None:
-            raise web.HTTPNotFound(text=f"{request.path} is no endpoint that this mirror offers: it serves manifests and blobs")
+            offered = "manifests, blobs, tag lists and referrers"
+            raise web.HTTPNotFound(text=f"{request.path} is no endpoint that this mirror offers: it serves {offered}")
         exchange.route = route
         headers = (
             {**API_HEADERS, "OCI-Namespace": namespace} if namespace and route.name.registry == namespace else {**API_HEADERS}
         )
-        if route.kind is Kind.MANIFEST:
-            return await self._manifest(request, exchange, route, headers)
-        return await self._blob(request, exchange, route, headers)
+        match route:
+            case Route(Kind.MANIFEST, name, Reference() as reference):
+                return await self._manifest(request, exchange, ImageReference(name, reference), headers)
+            case Route(Kind.BLOB, name, Reference(digest=Digest() as digest)):
+                return await self._blob(request, exchange, name, digest, headers)
+            case Route(Kind.REFERRERS, name, Reference(digest=Digest() as subject)):
+                response, exchange.cache = await self.discovery.referrers(request, name, subject)
+            case _:
+                response, exchange.cache = await self.discovery.tags(request, route.name)
+        response.headers.update({**headers, CACHE_HEADER: exchange.cache.value})
+        return response
 
-    async def _manifest(self, request: web.Request, exchange: Exchange, route: Route, headers: dict[str, str]) -> web.Response:
-        await self.access.check_manifest(route.name, route.reference)
-        answer = await self.manifests.get(self.clients[route.name.registry], route.name, route.reference)
-        image = ImageReference(route.name, route.reference)
+    async def _manifest(
+        self, request: web.Request, exchange: Exchange, image: ImageReference, headers: dict[str, str]
+    ) -> web.Response:
+        await self.access.check_manifest(image.name, image.reference)
+        again = wants_revalidation(request.headers.getall("Cache-Control", []))
+        answer = await self.manifests.get(self.clients[image.name.registry], image.name, image.reference, revalidate=again)
         hints = hint_headers(await self.publications.lookup(image, answer.digest))
         exchange.digest, exchange.media_type = str(answer.digest), answer.media_type
         exchange.cache, exchange.state = answer.result, hints.get(STATE_HEADER, "")
@@ -94,16 +113,15 @@ class Registry:
             return web.Response(status=304, headers=headers)
         return web.Response(body=answer.raw, headers={**headers, "Content-Type": answer.media_type})
 
-    async def _blob(self, request: web.Request, exchange: Exchange, route: Route, headers: dict[str, str]) -> web.StreamResponse:
-        digest = route.reference.digest
-        if digest is None:
-            raise TypeError("a blob is always named by its digest")
+    async def _blob(
+        self, request: web.Request, exchange: Exchange, name: RepositoryName, digest: Digest, headers: dict[str, str]
+    ) -> web.StreamResponse:
         exchange.digest = str(digest)
-        size = await self.access.check_blob(route.name, digest)
+        size = await self.access.check_blob(name, digest)
         headers["Content-Type"] = "application/octet-stream"
         if request.method == "HEAD" and size is not None:
             return web.Response(headers={**headers, **blob_headers(digest), "Content-Length": str(size)})
-        with self.blobs.fetch(self.clients[route.name.registry], route.name.repository, digest, size) as reader:
+        with self.blobs.fetch(self.clients[name.registry], name.repository, digest, size) as reader:
             exchange.cache = reader.result
             headers[CACHE_HEADER] = reader.result.value
             sent = await send_blob(request, reader, digest, headers, self.limits)

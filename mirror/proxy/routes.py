@@ -1,8 +1,9 @@
 """The path grammar of the registry API, and how a request names its upstream.
 
-Pure. Sources: OCI distribution specification 1.1, "API" (end-1 to end-12) and "Registry Proxying" (the `ns` query parameter).
+Pure. Sources: OCI distribution specification 1.1, "API" (end-1 to end-3, end-8, end-12) and "Registry Proxying" (the query
+parameter `ns`).
 
-    /v2/<repository>/...                 the default upstream
+    /v2/<repository>/...                 the default upstream, or that of the server's name in the Host header
     /v2/<repository>/...?ns=<registry>   containerd, for any registry
     /v2/<registry>/<repository>/...      direct references, and mirrors configured with a path
 """
@@ -10,7 +11,7 @@ Pure. Sources: OCI distribution specification 1.1, "API" (end-1 to end-12) and "
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from mirror.errors import InvalidInput, NotFound
@@ -43,6 +44,8 @@ class Kind(Enum):
 
     MANIFEST = "manifests"
     BLOB = "blobs"
+    TAGS = "tags"
+    REFERRERS = "referrers"
 
 
 _ENDPOINTS = {kind.value: kind for kind in Kind}
@@ -54,8 +57,8 @@ class Route:
 
     kind: Kind
     name: RepositoryName
-    reference: Reference
-    """A tag or digest for a manifest, always a digest for a blob."""
+    reference: Reference | None
+    """A tag or digest for a manifest, a digest for a blob and for the subject of referrers, none for a list of tags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,13 @@ class UpstreamNames:
     canonical: Mapping[str, str]
     """Lower-case name or alias to the name of the upstream."""
     default: str
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """Names of this server, lower-case, with or without port, under each of which another upstream is the default one."""
+
+    def at(self, host: str) -> UpstreamNames:
+        """The same world, as it is for requests to this server under that name (the `Host` header)."""
+        found = self.hosts.get(host.lower()) or self.hosts.get(host.lower().partition(":")[0])
+        return replace(self, default=found) if found is not None else self
 
     def resolve(self, repository_path: str, namespace: str | None) -> RepositoryName:
         """Split `<registry>/<repository>` or take the registry from `ns` or the default.
@@ -105,6 +115,8 @@ def parse_path(path: str, namespace: str | None, upstreams: UpstreamNames) -> Ro
         return None
     before, _, last = path.rpartition("/")
     name = upstreams.resolve(before.rpartition("/")[0], namespace)
+    if kind is Kind.TAGS:
+        return Route(kind, name, None) if last == "list" else None
     return Route(kind, name, _reference(last) if kind is Kind.MANIFEST else Reference(digest=_digest(last)))
 
 

@@ -49,6 +49,8 @@ class RequestKind(StrEnum):
 
     MANIFEST = "manifest"
     BLOB = "blob"
+    TAGS = "tags"
+    REFERRERS = "referrers"
     PING = "ping"
     CVMFS = "cvmfs"
     STATUS = "status"

@@ -1,4 +1,4 @@
-"""Client of one upstream: a method for each endpoint of the pull API (OCI distribution specification 1.1, end-2 and end-3).
+"""Client of one upstream: a method for each endpoint of pull and content discovery (OCI distribution specification 1.1).
 
 Bodies are never decompressed and never rewritten. Whoever holds a client reads with its rights; one made with `anonymous=True`
 reads what everybody may, and so proves that something is public.
@@ -9,26 +9,31 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 
 from mirror.errors import IntegrityError, InvalidInput
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import ACCEPTED_TYPES, OCI_MANIFEST, declared_media_type, is_media_type
+from mirror.oci.listing import next_page, parse_referrers, parse_tag_list
+from mirror.oci.manifest import ACCEPTED_TYPES, OCI_INDEX, OCI_MANIFEST, declared_media_type, is_media_type
 from mirror.oci.reference import Reference
 from mirror.upstream.auth import Authenticator, TokenCache
 from mirror.upstream.body import read_limited
 from mirror.upstream.model import FetchedManifest, ManifestInfo, Upstream, UpstreamRequest, UpstreamUnavailable
+from mirror.upstream.pages import MAX_BYTES, Page, all_pages
 from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy, is_transient
 from mirror.upstream.transport import Transport
 
 T = TypeVar("T")
 
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.ASCII)
+_LIST_TYPES = f"application/json, {OCI_INDEX}, */*;q=0.1"
+_PAGE = 1000
+"""Tags of one page that are asked for: what large registries allow at most."""
 _VAGUE_TYPES = frozenset({"", "application/json", "application/octet-stream", "text/plain", "text/html"})
 
 
@@ -93,15 +98,36 @@ class UpstreamClient:
         """Size in bytes of a blob, None if the upstream has it but does not say. Raises NotFound, Denied, UpstreamUnavailable."""
         return await self._with_retries(lambda: self._head_blob(repository, digest))
 
+    async def tags(self, repository: str) -> list[str]:
+        """Every tag of a repository, in the upstream's order. Raises NotFound, Denied, UpstreamUnavailable, IntegrityError."""
+        pages = await self._pages(f"/v2/{repository}/tags/list?n={_PAGE}", repository, f"the tag list of {repository}")
+        with _understood(self.upstream.name):
+            return [tag for page in pages for tag in parse_tag_list(page)]
+
+    async def referrers(self, repository: str, subject: Digest) -> list[dict[str, Any]]:
+        """Descriptors of everything that refers to a manifest, unchanged.
+
+        Raises NotFound if the upstream has no referrers API (nor, then, the list), Denied, UpstreamUnavailable, IntegrityError.
+        """
+        what = f"the list of referrers of {repository}@{subject}"
+        pages = await self._pages(f"/v2/{repository}/referrers/{subject}", repository, what)
+        with _understood(self.upstream.name):
+            return [descriptor for page in pages for descriptor in parse_referrers(page)]
+
     @asynccontextmanager
-    async def open_blob(self, repository: str, digest: Digest, offset: int = 0) -> AsyncIterator[BlobStream]:
+    async def open_blob(
+        self, repository: str, digest: Digest, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[BlobStream]:
         """A blob from `offset` bytes on, unverified. Waits in order while too many transfers from this upstream are running.
+
+        length: bytes to ask for, at least 1; the upstream may send more, up to the blob's end.
 
         One try: going on after a failure is for the caller, who knows where. Raises NotFound, Denied, UpstreamUnavailable, and
         IntegrityError for an encoded or contradictory answer; reading the chunks raises UpstreamUnavailable.
         """
         what = _blob_name(repository, digest)
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        end = "" if length is None else str(offset + length - 1)
+        headers = {"Range": f"bytes={offset}-{end}"} if offset or end else {}
         async with self._transfers:
             path = f"/v2/{repository}/blobs/{digest}"
             response = await self._transport.send("GET", path, headers, repository=repository, what=what, endless=True)
@@ -149,6 +175,26 @@ class UpstreamClient:
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             raise IntegrityError(f"upstream {self.upstream.name} sends {what} encoded as {encoding[:40]!r}, though asked not to")
+
+    async def _pages(self, first: str, repository: str, what: str) -> list[bytes]:
+        async def ask(path: str, limit: int) -> Page:
+            return await self._with_retries(lambda: self._page(path, repository, what, limit))
+
+        return await all_pages(ask, self.upstream.url, first, what)
+
+    async def _page(self, path: str, repository: str, what: str, limit: int) -> Page:
+        response = await self._transport.send("GET", path, {"Accept": _LIST_TYPES}, repository=repository, what=what)
+        try:
+            if response.status != 200:
+                raise await self._transport.failure(response, what)
+            self._refuse_encoding(response, what)
+            with self._transport.wrapped(what):
+                raw = await read_limited(response, limit)
+            if raw is None:
+                raise IntegrityError(f"upstream {self.upstream.name} sends more than {MAX_BYTES} bytes as {what}")
+            return Page(raw, next_page(response.headers.getall("Link", [])))
+        finally:
+            response.close()
 
     async def _head_manifest(self, repository: str, reference: Reference) -> ManifestInfo:
         what = _manifest_name(repository, reference)
@@ -215,6 +261,15 @@ class UpstreamClient:
                 if pause is None or not is_transient(error.failure):
                     raise
                 await self._sleep(pause)
+
+
+@contextmanager
+def _understood(upstream: str) -> Iterator[None]:
+    """What an upstream sends is its mistake, not that of the one who asked."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise IntegrityError(f"upstream {upstream} sends nonsense: {error}") from error
 
 
 async def _no_chunks() -> AsyncGenerator[bytes, None]:

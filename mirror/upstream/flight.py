@@ -29,6 +29,13 @@ class SingleFlight(Generic[K, V]):
             flight.add_done_callback(lambda done: self._landed(key, done))
         return await _shielded(flight), joined
 
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def is_under_way(self, key: K) -> bool:
+        """Whether the work for this key is running now."""
+        return key in self._flights
+
     async def close(self) -> None:
         """Cancel what is under way."""
         flights = list(self._flights.values())

@@ -53,7 +53,7 @@ class UpstreamRequest:
     upstream: str
     method: str
     kind: str
-    """manifest or blob."""
+    """manifest, blob, tags or referrers."""
     status: int
     """Of the answer, behind all redirects; 0 if there was none."""
 

@@ -22,6 +22,7 @@ from mirror.upstream.policy import is_server_error, parse_retry_after
 from mirror.upstream.trust import check_redirect
 
 MAX_REDIRECTS = 5
+_KINDS = {"manifests": "manifest", "blobs": "blob", "referrers": "referrers", "tags": "tags"}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -78,8 +79,7 @@ class Transport:
             response = await self._follow_redirects(method, start, headers, authorization, what=what, endless=endless)
             status = response.status
         finally:
-            kind = "manifest" if "/manifests/" in start.raw_path else "blob"
-            self._on_request(UpstreamRequest(self._upstream.name, method, kind, status))
+            self._on_request(UpstreamRequest(self._upstream.name, method, _kind(start.raw_path), status))
         return response
 
     async def _follow_redirects(
@@ -148,6 +148,11 @@ class Transport:
         if is_server_error(status):
             return UpstreamUnavailable(f"{where} fails with status {status}, asked for {what}{words}", Failure.ERROR, retry_after)
         return UpstreamUnavailable(f"{where} answers with status {status}, asked for {what}{words}", Failure.PROTOCOL)
+
+
+def _kind(path: str) -> str:
+    """What a path below the base URL asks for, in one word."""
+    return _KINDS.get(path.split("/")[-2], "other")
 
 
 def _reason(error: BaseException) -> str:

@@ -14,9 +14,9 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import OCI_MANIFEST
+from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 
-_PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]+)")
+_PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags|referrers)/(?P<reference>[^/]+)")
 _PIECE = 64 * 1024
 
 
@@ -65,6 +65,12 @@ class Faults:
     redirect: str | None = None
     """Redirect blobs to this base URL, path kept."""
     redirect_loop: bool = False
+    tags_per_page: int = 100
+    endless_tags: bool = False
+    """The last page of tags leads to the first one."""
+    next_page: str | None = None
+    """Where the first page of tags says that the next one is."""
+    no_referrers_api: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ class FaultyRegistry:
         self.faults = faults or Faults()
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[tuple[str, str], tuple[bytes, str]] = {}
+        self.referrers: dict[str, list[dict[str, object]]] = {}
         self.seen: list[Seen] = []
         self.release = asyncio.Event()
         self.port = 0
@@ -164,13 +171,21 @@ class FaultyRegistry:
         match = _PATH.fullmatch(request.path)
         if match is None:
             return web.Response(text="{}")
-        if match["kind"] == "manifests":
-            return self._manifest(request, match["name"], match["reference"])
+        return await self._content(request, *match.group("kind", "name", "reference"))
+
+    async def _content(self, request: web.Request, kind: str, name: str, reference: str) -> web.StreamResponse:
+        faults = self.faults
+        if kind == "manifests":
+            return self._manifest(request, name, reference)
+        if kind == "tags":
+            return self._tag_list(request, name)
+        if kind == "referrers":
+            return self._referrers(reference)
         if faults.redirect_loop:
             return web.Response(status=307, headers={"Location": request.path})
         if faults.redirect is not None:
             return web.Response(status=307, headers={"Location": f"{faults.redirect}{request.path}?signature=a%2Fb%3D"})
-        return await self._blob(request, match["reference"])
+        return await self._blob(request, reference)
 
     # Rights
 
@@ -222,6 +237,24 @@ class FaultyRegistry:
             headers["Content-Encoding"] = self.faults.content_encoding
         body = bytes(reversed(raw)) if self.faults.wrong_content else raw
         return web.Response(body=body, headers=headers)
+
+    def _tag_list(self, request: web.Request, name: str) -> web.Response:
+        tags = [reference for repository, reference in self.manifests if repository == name and ":" not in reference]
+        if not tags:
+            return _error(404, "NAME_UNKNOWN", f"no {name} here")
+        start = int(request.query.get("from", "0"))
+        end = start + self.faults.tags_per_page
+        headers = {}
+        if end < len(tags) or self.faults.endless_tags:
+            target = self.faults.next_page or f"/v2/{name}/tags/list?from={end if end < len(tags) else 0}"
+            headers["Link"] = f'<{target}>; rel="next"'
+        return web.json_response({"name": name, "tags": tags[start:end]}, headers=headers)
+
+    def _referrers(self, subject: str) -> web.Response:
+        if self.faults.no_referrers_api:
+            return web.Response(status=404, text="404 page not found")
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": self.referrers.get(subject, [])}
+        return web.json_response(document, content_type=OCI_INDEX)
 
     async def _blob(self, request: web.Request, reference: str) -> web.StreamResponse:
         data = self.blobs.get(reference)

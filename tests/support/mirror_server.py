@@ -101,7 +101,7 @@ async def mirror_server(
     async with AsyncExitStack() as stack:
         hub = await stack.enter_async_context(FaultyRegistry())
         table = {"url": hub.url, "attempts": 1, "connect_timeout": 2, "read_timeout": 2, **(upstream or {})}
-        sections = {"store": {"min_free": 0}, "tags": {"ttl": 0}, **(settings or {})}
+        sections = {"store": {"min_free": 0}, "tags": {"ttl": 0, "absent": 0}, **(settings or {})}
         server = {"data": root / "data", **sections.pop("server", {})}
         config = Config.model_validate({"default_upstream": HUB, "server": server, "upstreams": {HUB: table}, **sections})
         counted = metrics or Metrics(process=False)

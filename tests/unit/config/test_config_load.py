@@ -158,6 +158,11 @@ def test_aliases_lead_to_one_upstream_only(file: Path) -> None:
     assert found == {'upstreams."b.example.org".aliases': '"c.org" leads to upstream "a.example.org" already'}
 
 
+def test_a_name_of_the_server_leads_to_one_upstream_only(file: Path) -> None:
+    found = mistakes(file, '[upstreams."a.example.org"]\nhosts = ["m.org"]\n[upstreams."b.example.org"]\nhosts = ["m.org"]\n')
+    assert found == {'upstreams."b.example.org".hosts': '"m.org" leads to upstream "a.example.org" already'}
+
+
 def test_half_a_credential_is_refused(file: Path) -> None:
     assert "password_file" in mistakes(file, '[upstreams."a.org"]\nusername = "me"\n')['upstreams."a.org".username']
     assert 'upstreams."a.org".private' in mistakes(file, '[upstreams."a.org"]\nprivate = "serve"\n')

@@ -5,11 +5,18 @@ from typing import Any
 
 from mirror.config import Config
 from mirror.config.values import DURATION
+from mirror.config.wiring import manifest_limits
 from mirror.fetch.filler import FetchLimits
+from mirror.fetch.manifests import ManifestLimits
 from mirror.jobs.retry import RetryPolicy
+from mirror.proxy.blob_response import SendLimits
 from mirror.state.engine import DatabaseSettings
 from mirror.upstream.model import Upstream
 from mirror.upstream.presets import PRESETS
+from publisher.catalog_memory import DEFAULT_BYTES
+from publisher.cvmfs.cuts import CutLimits, GrowthLimits
+from publisher.gc.policy import CollectionLimits, CollectionPolicy
+from publisher.gc_settings import collection_limits
 from publisher.layer_settings import layer_limits, layer_policy
 from publisher.layers.limits import LayerLimits
 from publisher.layers.policy import LayerPolicy
@@ -57,6 +64,24 @@ def test_fetching_and_state() -> None:
     assert CONFIG.fetch.max_resumes == limits.download.max_resumes
     database = DatabaseSettings("sqlite://")
     assert (CONFIG.state.connections, CONFIG.state.wait) == (database.connections, database.wait_seconds)
+
+
+def test_manifests_and_slow_clients() -> None:
+    assert manifest_limits(CONFIG) == ManifestLimits()
+    other = Config.model_validate({"tags": {"hold": "1 min", "ttl": 0}, "memory": {"manifests": 100, "manifests_size": "8 MiB"}})
+    assert manifest_limits(other) == ManifestLimits(0, 60, 8 << 20, 100)
+    assert (CONFIG.server.slow_bytes, CONFIG.server.slow_time) == (SendLimits().slice_bytes, SendLimits().slice_seconds)
+
+
+def test_catalogs_and_collections() -> None:
+    publish = CONFIG.publish
+    assert publish.catalog_entries == CutLimits().most
+    assert publish.growing_catalog_entries == GrowthLimits().entries
+    assert publish.catalog_memory == DEFAULT_BYTES
+    assert publish.gc.grace == CollectionPolicy().grace
+    assert collection_limits(publish.gc) == CollectionLimits()
+    other = Config.model_validate({"publish": {"gc": {"memory": "1 MiB", "threads": 2, "batch": 3, "lock_wait": 4}}})
+    assert collection_limits(other.publish.gc) == CollectionLimits(1 << 20, 2, 3, 4)
 
 
 def test_upstreams() -> None:

@@ -189,6 +189,7 @@ async def test_a_tag_that_is_gone_is_not_found_and_forgotten(mirror: Mirror) -> 
     with pytest.raises(NotFound, match=r"hub\.test has no manifest team/app:1"):
         await by_tag(mirror)
     mirror.hub.faults.status = 503
+    mirror.now += 11
     with pytest.raises(Unavailable):
         await by_tag(mirror)
     digest = Reference(digest=Digest.of(OLD))
@@ -212,6 +213,7 @@ async def test_a_manifest_of_another_repository_has_to_be_proven(mirror: Mirror)
     with pytest.raises(NotFound):
         await mirror.fetcher.get(mirror.client, other, digest)
     mirror.hub.add_manifest("team/other", "2", OLD)
+    mirror.now += 11
     answer = await mirror.fetcher.get(mirror.client, other, digest)
     again = await mirror.fetcher.get(mirror.client, other, digest)
 

@@ -118,7 +118,7 @@ async def test_a_blob_under_a_repository_that_no_manifest_ties_it_to_is_the_hubs
         (f"team/app/manifests/{NOWHERE}", 404, "MANIFEST_UNKNOWN"),
         (f"team/app/blobs/{NOWHERE}", 404, "BLOB_UNKNOWN"),
         ("team/app/tags/list", 404, "NAME_UNKNOWN"),
-        (f"team/app/referrers/{NOWHERE}", 404, "NAME_UNKNOWN"),
+        ("team/app/uploads/", 404, "NAME_UNKNOWN"),
     ],
 )
 async def test_what_cannot_be_answered_is_an_error_that_clients_understand(

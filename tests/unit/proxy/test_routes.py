@@ -43,6 +43,21 @@ def test_every_way_of_naming_the_upstream_leads_to_the_same_repository(
     assert parse_path(path, namespace, UPSTREAMS) == Route(Kind.MANIFEST, name, Reference(tag="12"))
 
 
+def test_lists_are_endpoints_too() -> None:
+    name = RepositoryName("quay.io", "team/app")
+    assert parse_path("quay.io/team/app/tags/list", None, UPSTREAMS) == Route(Kind.TAGS, name, None)
+    subject = Reference(digest=DIGEST)
+    assert parse_path(f"team/app/referrers/{DIGEST}", "quay.io", UPSTREAMS) == Route(Kind.REFERRERS, name, subject)
+
+
+def test_a_name_of_the_server_may_stand_for_an_upstream() -> None:
+    names = UpstreamNames({"docker.io": "docker.io", "quay.io": "quay.io"}, "docker.io", {"quay.example.org": "quay.io"})
+    for host in ("quay.example.org", "QUAY.example.org:8585"):
+        assert names.at(host).resolve("team/app", None) == RepositoryName("quay.io", "team/app")
+        assert names.at(host).resolve("team/app", "docker.io") == RepositoryName("docker.io", "team/app")
+    assert names.at("other.example.org").resolve("team/app", None) == RepositoryName("docker.io", "team/app")
+
+
 def test_a_digest_may_name_a_manifest_and_must_name_a_blob() -> None:
     name = RepositoryName("docker.io", "library/debian")
     assert parse_path(f"debian/manifests/{DIGEST}", None, UPSTREAMS) == Route(Kind.MANIFEST, name, Reference(digest=DIGEST))
@@ -78,7 +93,7 @@ def test_an_upstream_that_is_not_configured_is_named_together_with_those_that_ar
         parse_path(path, namespace, UPSTREAMS)
 
 
-@pytest.mark.parametrize("path", ["", "debian", "debian/tags/list", "_catalog", "debian/blobs/uploads/"])
+@pytest.mark.parametrize("path", ["", "debian", "debian/tags/all", "debian/tags/", "_catalog", "debian/blobs/uploads/"])
 def test_other_paths_are_no_endpoints(path: str) -> None:
     assert parse_path(path, None, UPSTREAMS) is None
 
