@@ -39,7 +39,7 @@ from publisher.layers.marker_files import without_marker_files
 from publisher.layers.merge import merge
 from publisher.layers.permissions import PermissionPolicy, apply_permissions
 from publisher.layers.policy import LayerPolicy
-from publisher.public import PublicContent, PublicManifest
+from publisher.public import MAX_CONFIG, PublicContent, PublicManifest
 from publisher.sif import image as sif
 from publisher.sif.image import SifRules
 from publisher.stratum0 import Stratum0
@@ -49,8 +49,6 @@ log = structlog.get_logger()
 OnState = Callable[[State], Awaitable[None]]
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_MAX_CONFIG = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +93,10 @@ class Unpacker:
         published; NotFound, Unavailable, StorageFull for what may be published later.
         """
         name, manifest = job.source, public.manifest
-        await self._content.prove(name, manifest.references)
+        await self._content.prove(name, manifest)
         if manifest.sif is not None:
             return await self._prepare_sif(job, public, manifest.sif, on_state)
-        raw_config = await self._content.small_blob(name, manifest.config, _MAX_CONFIG)
+        raw_config = await self._content.small_blob(name, manifest.config, MAX_CONFIG)
         config = parse_config(raw_config)
         if len(config.diff_ids) != len(manifest.layers):
             raise InvalidInput(f"the image has {len(manifest.layers)} layers, but its config names {len(config.diff_ids)}")
@@ -133,7 +131,7 @@ class Unpacker:
         image = PreparedImage(job.manifest, public.raw, public.manifest, names, safe_since=since)
         if await asyncio.to_thread(reader.lookup, layout.flat_root(image.config)) is not None:
             return image
-        path = await self._content.blob(job.source, file)
+        path = await self._content.proven_blob(job.source, file)
         await on_state(State.INGESTING)
         rules = SifRules(self._limits.layer, self._policy, self._permissions)
         root = await self._in_thread(sif.flat_root, path, self._stratum0.pipeline, rules, self._stopping.is_set)
@@ -146,7 +144,7 @@ class Unpacker:
         async with asyncio.TaskGroup() as group:
             for descriptor in dict.fromkeys(layers):
                 if descriptor.digest not in self._known and not await _holds(reader, descriptor.digest):
-                    group.create_task(self._content.blob(name, descriptor))
+                    group.create_task(self._content.proven_blob(name, descriptor))
         await on_state(State.INGESTING)
 
     async def _layers(
