@@ -14,6 +14,10 @@ class InvalidInput(MirrorError):
     """The caller sent something that breaks a grammar or a rule; trying again unchanged cannot help."""
 
 
+class NotAnImage(InvalidInput):
+    """It is mirrored like everything else, but there is no root file system in it that could be published."""
+
+
 class NotFound(MirrorError):
     """The thing does not exist: the upstream itself said so, or the name leads to no configured upstream."""
 

@@ -20,7 +20,7 @@ from typing import ParamSpec, TypeVar
 import structlog
 from cachetools import LRUCache
 
-from mirror.errors import InvalidInput
+from mirror.errors import InvalidInput, NotAnImage
 from mirror.jobs.model import Job, State
 from mirror.jobs.notes import Notes
 from mirror.oci.digest import Digest
@@ -31,6 +31,7 @@ from publisher.arriving import ArrivingBlob
 from publisher.cvmfs.entry import Directory
 from publisher.cvmfs.reader import RepositoryReader
 from publisher.images import layout, metadata
+from publisher.images.names import own_names, platform_names
 from publisher.images.place import PreparedImage, UnpackedLayer
 from publisher.images.singularity import with_singularity_files
 from publisher.layers.ingest import LayerResult, ingest_layer
@@ -102,8 +103,12 @@ class Unpacker:
             raise InvalidInput(f"the image has {len(manifest.layers)} layers, but its config names {len(config.diff_ids)}")
         repository = self._stratum0.repository
         view = _View(repository.clock(), await asyncio.to_thread(repository.reader))
-        names = tuple(request.image for request in job.requests)
-        image = PreparedImage(job.manifest, public.raw, manifest, names, raw_config=raw_config)
+        if config.platform.is_unknown:
+            raise NotAnImage(f"{name}@{job.manifest} is for no machine, as attestations are: it is mirrored, and not unpacked")
+        platforms = platform_names(job.requests, config.platform)
+        image = PreparedImage(
+            job.manifest, public.raw, manifest, own_names(job.requests), raw_config=raw_config, platforms=platforms
+        )
         if await asyncio.to_thread(_is_complete, view.reader, manifest):
             return replace(image, notes=await asyncio.to_thread(_notes_of_held, view.reader, manifest))
         try:
@@ -127,8 +132,8 @@ class Unpacker:
         repository = self._stratum0.repository
         since = repository.clock()
         reader = await asyncio.to_thread(repository.reader)
-        names = tuple(request.image for request in job.requests)
-        image = PreparedImage(job.manifest, public.raw, public.manifest, names, safe_since=since)
+        names, platforms = own_names(job.requests), platform_names(job.requests, None)
+        image = PreparedImage(job.manifest, public.raw, public.manifest, names, platforms=platforms, safe_since=since)
         if await asyncio.to_thread(reader.lookup, layout.flat_root(image.config)) is not None:
             return image
         path = await self._content.proven_blob(job.source, file)

@@ -9,15 +9,16 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from time import time
 from typing import TypeVar
 
 import structlog
 
 from mirror.background import running
-from mirror.errors import Denied, IntegrityError, InvalidInput, MirrorError, Unavailable
+from mirror.errors import Denied, IntegrityError, InvalidInput, MirrorError, NotAnImage, Unavailable
 from mirror.jobs.leases import LeaseExpired
-from mirror.jobs.model import Job, Publication, State
+from mirror.jobs.model import Job, Leftover, Publication, State
 from mirror.jobs.queue import HeldLayer, Queue
 from mirror.jobs.repositories import Repositories
 from mirror.jobs.schedule import Candidate, choose
@@ -28,7 +29,9 @@ from publisher.cvmfs.cuts import CutLimits, GrowthLimits
 from publisher.errors import BrokenLayer, UnsafeLayer
 from publisher.images import layout
 from publisher.images.place import PlacePolicy, PreparedImage, place_images
+from publisher.images.remove import remove_links
 from publisher.lease import RepositoryLease
+from publisher.leftovers import TIDY, Leftovers, Tidy, inside
 from publisher.public import PublicContent
 from publisher.repository import Revision, Step
 from publisher.spool import FILES
@@ -42,6 +45,8 @@ log = structlog.get_logger()
 
 _HOPELESS = (Denied, InvalidInput, IntegrityError, UnsafeLayer, BrokenLayer)
 """What trying again cannot mend."""
+_TIDY_SECONDS, _TIDY_AGAIN_SECONDS = 1.0, 60.0
+"""How often links that are out of date are looked for, and the pause after a failure."""
 _LOOK_SECONDS = 1.0
 """How long one wait for work lasts before it is seen whether to stop."""
 
@@ -89,6 +94,7 @@ class Worker:
         self._repositories = repositories
         self._targets = targets
         self._settings = settings
+        self._leftovers = Leftovers(queue)
         self._committers = {fqrn: self._committer(target) for fqrn, target in targets.items()}
         self._running: dict[Digest, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(settings.images)
@@ -103,6 +109,7 @@ class Worker:
                 await target.lease.acquire()
                 await stack.enter_async_context(running(f"lease of {fqrn}", target.lease.keep))
                 await stack.enter_async_context(running(f"commits of {fqrn}", self._committers[fqrn].run))
+                await stack.enter_async_context(running(f"leftovers of {fqrn}", partial(self._tidy, fqrn)))
             await stack.enter_async_context(running("signs of life", self._renew))
             await stack.enter_async_context(running("claims", self._claim))
             await stop.wait()
@@ -145,6 +152,9 @@ class Worker:
             await self._bring(job)
         except LeaseExpired:
             raise
+        except NotAnImage as error:
+            log.warning("not_an_image", reason=str(error))
+            await self._queue.not_an_image(owner, job.manifest, str(error))
         except _HOPELESS as error:
             log.warning("image_refused", reason=str(error))
             await self._queue.refused(owner, job.manifest, str(error))
@@ -168,13 +178,20 @@ class Worker:
             await self._queue.advance(self._settings.owner, [job.manifest], state)
 
         image = await target.unpacker.prepare(job, public, on_state)
-        revision = await self._committers[fqrn].submit(image)
-        publications = {
-            name: Publication(fqrn, f"/cvmfs/{fqrn}/{layout.public_link(name).decode('ascii')}", revision.revision)
-            for name in image.names
-        }
+        names = {name: _path(fqrn, layout.public_link(name)) for name in image.names}
+        platforms = {name: _path(fqrn, layout.platform_link(name)) for name in image.platforms}
         held = [HeldLayer(layer.descriptor.digest, layer.descriptor.size, layer.entries, layer.notes) for layer in image.layers]
-        await self._queue.published(self._settings.owner, job.manifest, fqrn, publications, held, notes=image.notes)
+        with self._leftovers.spared(fqrn, [*names.values(), *platforms.values()]):
+            revision = await self._committers[fqrn].submit(image)
+            await self._queue.published(
+                self._settings.owner,
+                job.manifest,
+                fqrn,
+                {name: Publication(fqrn, path, revision.revision) for name, path in names.items()},
+                held,
+                notes=image.notes,
+                platforms={name: Publication(fqrn, path, revision.revision) for name, path in platforms.items()},
+            )
         log.info("image_published", fqrn=fqrn, revision=revision.revision, seconds=round(time() - started, 3))
 
     async def _prove_names(self, job: Job) -> None:
@@ -203,16 +220,30 @@ class Worker:
             raise Unavailable("no repository takes images now: each is being cleaned, full, or written by another publisher")
         return self._targets[chosen]
 
-    def _committer(self, target: Target) -> GroupCommitter[PreparedImage, Revision]:
-        async def commit(images: Sequence[PreparedImage]) -> Revision:
+    async def _tidy(self, fqrn: str) -> None:
+        """Have links removed that lead to what their names stand for no more."""
+        while True:
+            await asyncio.sleep(_TIDY_SECONDS)
+            try:
+                if self._targets[fqrn].lease.is_held and await self._leftovers.of(fqrn):
+                    await self._committers[fqrn].submit(TIDY)
+            except MirrorError as error:
+                log.warning("leftovers_not_removed", fqrn=fqrn, reason=str(error))
+                await asyncio.sleep(_TIDY_AGAIN_SECONDS)
+
+    def _committer(self, target: Target) -> GroupCommitter[PreparedImage | Tidy, Revision]:
+        async def commit(items: Sequence[PreparedImage | Tidy]) -> Revision:
+            images = [item for item in items if not isinstance(item, Tidy)]
+            left = await self._leftovers.of(target.stratum0.fqrn) if len(images) < len(items) else []
             await self._queue.advance(self._settings.owner, [image.digest for image in images], State.COMMITTING)
-            revision = await _to_the_end(lambda: self._transact(target, images))
+            revision = await _to_the_end(lambda: self._transact(target, images, left))
             await self._repositories.put(target.stratum0.facts(revision.manifest))
+            await self._leftovers.removed(left)
             return revision
 
         return GroupCommitter(commit, self._settings.batch)
 
-    def _transact(self, target: Target, images: Sequence[PreparedImage]) -> Revision:
+    def _transact(self, target: Target, images: Sequence[PreparedImage], left: Sequence[Leftover]) -> Revision:
         def on_step(step: Step) -> None:
             if step is not Step.PUBLISHED:
                 target.lease.check()
@@ -221,6 +252,8 @@ class Worker:
         with Transaction(stratum0.repository, limits=self._settings.cuts, growth=self._settings.growth) as transaction:
             policy = PlacePolicy(stratum0.repository.settings.whiteouts == FILES, self._settings.podman_store)
             place_images(transaction, stratum0.pipeline, images, time(), policy)
+            if left:
+                remove_links(transaction, stratum0.pipeline, [inside(leftover) for leftover in left], time())
             return transaction.commit(on_step)
 
     async def _renew(self) -> None:
@@ -250,6 +283,10 @@ class Worker:
                 await target.lease.release()
         except Unavailable as error:
             log.warning("leases_not_released", reason=str(error))
+
+
+def _path(fqrn: str, link: bytes) -> str:
+    return f"/cvmfs/{fqrn}/{link.decode('ascii')}"
 
 
 async def _to_the_end(work: Callable[[], Result]) -> Result:

@@ -50,7 +50,7 @@ class Intake:
         """What the pull asks for. manifest: what was served, parsed. known: requests of its repository that lead to it."""
         if isinstance(manifest, Index):
             return await self._of_index(pull, manifest, known)
-        if isinstance(manifest, ImageManifest) and manifest.is_runnable:
+        if isinstance(manifest, ImageManifest) and manifest.is_publishable:
             return await self._of_image(pull, known)
         kind = manifest.content_type if isinstance(manifest, ImageManifest) else manifest.media_type
         return await self._of_artifact(pull, kind)

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mirror.jobs.model import PlatformName
 from mirror.jobs.notes import NO_NOTES, Notes
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Descriptor, ImageManifest
@@ -18,6 +19,7 @@ from mirror.oci.reference import ImageReference
 from publisher.cvmfs.entry import Directory, Entry
 from publisher.errors import Conflict
 from publisher.images import layout, metadata
+from publisher.images.names import place_name, place_platform_name, put_document
 from publisher.images.podman_store import PodmanStore, StoreImage
 from publisher.layers.marker_files import with_marker_files
 from publisher.objects.pipeline import Pipeline, Ticket
@@ -57,6 +59,8 @@ class PreparedImage:
     """The sum over the layers."""
     raw_config: bytes = b""
     """Empty for what is no container image."""
+    platforms: tuple[PlatformName, ...] = ()
+    """Names for platforms."""
     safe_since: float = math.inf
     """Of a root file system that is not made of layers: as a layer's."""
 
@@ -102,7 +106,11 @@ def place_images(
                 store.add(StoreImage(image.digest, image.raw_manifest, image.manifest, image.raw_config))
             for name in image.names:
                 store.name(name, image.config)
-        _place_names(transaction, image, _stored(pipeline, image.raw_manifest, now))
+        manifest = _stored(pipeline, image.raw_manifest, now)
+        for name in image.names:
+            place_name(transaction, name, image.config, manifest)
+        for platform_name in image.platforms:
+            place_platform_name(transaction, platform_name, image.config, manifest)
     if store is not None:
         store.save()
 
@@ -117,14 +125,6 @@ def _place_flat(transaction: Transaction, image: PreparedImage) -> None:
     transaction.graft(layout.flat_root(image.config), image.flat)
 
 
-def _place_names(transaction: Transaction, image: PreparedImage, manifest: Entry) -> None:
-    for name in image.names:
-        for path in layout.name_catalogs(name):
-            transaction.make_catalog(path)
-        _put_document(transaction, layout.manifest_document(name), manifest)
-        transaction.put_symlink(layout.public_link(name), layout.link_target(name, image.config))
-
-
 def _place_layer(
     transaction: Transaction, pipeline: Pipeline, layer: UnpackedLayer, config: Digest, *, now: float, marker_files: bool
 ) -> None:
@@ -135,22 +135,15 @@ def _place_layer(
         tree = with_marker_files(layer.tree, _stored(pipeline, b"", now)) if marker_files else layer.tree
         transaction.graft(layout.layer_root(digest), tree)
         document = metadata.layers_json(digest, layer.diff_id, layer.size, now, layer.notes)
-        _put_document(transaction, layout.layers_document(digest), _stored(pipeline, document, now))
+        put_document(transaction, layout.layers_document(digest), _stored(pipeline, document, now))
     origin = layout.origin_document(digest)
     before = transaction.read(origin) if transaction.exists(origin) else None
     after = metadata.origin_json(config, before)
     if after != before:
-        _put_document(transaction, origin, _stored(pipeline, after, now))
+        put_document(transaction, origin, _stored(pipeline, after, now))
 
 
 def _stored(pipeline: Pipeline, content: bytes, now: float) -> Entry:
     with pipeline.intake() as intake:
         ticket: Ticket = intake.add_bytes(content)
     return Entry(mode=stat.S_IFREG | 0o644, mtime=int(now), size=ticket.size, content=ticket.content, chunks=ticket.chunks)
-
-
-def _put_document(transaction: Transaction, path: bytes, entry: Entry) -> None:
-    """Put a document, unless the same content is there already."""
-    present = transaction.lookup(path)
-    if present is None or (present.content, present.chunks) != (entry.content, entry.chunks):
-        transaction.put_file(path, entry)

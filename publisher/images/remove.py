@@ -20,6 +20,7 @@ from publisher.cvmfs.entry import Entry
 from publisher.cvmfs.path import ROOT
 from publisher.cvmfs.snapshot import Snapshot
 from publisher.images import layout, metadata
+from publisher.images.names import resolved
 from publisher.images.podman_store import PodmanStore
 from publisher.objects.pipeline import Pipeline
 from publisher.transaction import Transaction
@@ -91,6 +92,22 @@ def remove_images(transaction: Transaction, pipeline: Pipeline, images: Sequence
     if store is not None:
         store.save()
     return gone
+
+
+def remove_links(transaction: Transaction, pipeline: Pipeline, paths: Sequence[bytes], now: float) -> None:
+    """Take public links away, with the documents beside them, whatever they lead to; that stays. now: Unix seconds.
+
+    What is no link is left alone. Raises RepositoryDamaged, StorageFull, Unavailable.
+    """
+    store = PodmanStore(transaction, pipeline, now) if PodmanStore.exists(transaction) else None
+    for path in paths:
+        link = resolved(transaction, path)
+        entry = transaction.lookup(link)
+        if entry is not None and stat.S_ISLNK(entry.mode):
+            _forget(store, link)
+            _remove_name(transaction, link)
+    if store is not None:
+        store.save()
 
 
 def manifest_in(transaction: Transaction, digest: Digest) -> bytes:
