@@ -22,7 +22,7 @@ MAX_FILE = 1 << 20
 MAX_SECRET = 4096
 """Bytes of a password file."""
 
-_PATH_KEYS = ("data", "file", "access_file", "password_file", "credentials_file")
+_PATH_KEYS = ("data", "file", "access_file", "password_file", "credentials_file", "policy_file")
 _NOT_A_PATH = ("", "none")
 
 
@@ -107,7 +107,7 @@ def _anchored(document: Table, directory: Path) -> Table:
     tables: list[Any] = [document.get(section) for section in ("server", "state", "log")]
     tables += upstreams.values() if isinstance(upstreams, dict) else []
     publish = document.get("publish")
-    tables += [publish.get("s3")] if isinstance(publish, dict) else []
+    tables += [publish, publish.get("s3")] if isinstance(publish, dict) else []
     for table in tables:
         if not isinstance(table, dict):
             continue

@@ -53,6 +53,8 @@ def _publishing(config: Config) -> Iterator[tuple[Place, str]]:
             yield ("publish", key), "each may be named once only"
     if len(publish.storage) not in (1, len(publish.repositories)):
         yield ("publish", "storage"), "is neither one place for all repositories nor one for each of them, in the same order"
+    if publish.resume_free < publish.min_free:
+        yield ("publish", "resume_free"), "is less than 'min_free'"
     if publish.first_pause > publish.longest_pause:
         yield ("publish", "first_pause"), "is longer than 'longest_pause'"
     if publish.limits.file_bytes > publish.limits.expanded_bytes:

@@ -171,6 +171,12 @@ def test_half_a_credential_is_refused(file: Path) -> None:
 def test_limits_that_contradict_each_other_are_refused(file: Path) -> None:
     found = mistakes(file, '[publish]\nfirst_pause = "1 h"\nlongest_pause = "1 min"\nrepositories = ["a.org", "a.org"]\n')
     assert set(found) == {"publish.first_pause", "publish.repositories"}
+    assert set(mistakes(file, '[publish]\nmin_free = "5 GiB"\n')) == {"publish.resume_free"}
+
+
+def test_the_policy_file_is_found_beside_the_settings(file: Path) -> None:
+    file.write_text('[publish]\npolicy_file = "policy.toml"\n')
+    assert load(file).publish.policy_file == str(file.parent / "policy.toml")
 
 
 def test_command_line_wins_over_the_file_and_is_named_when_wrong(file: Path, tmp_path: Path) -> None:

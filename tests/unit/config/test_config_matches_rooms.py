@@ -22,6 +22,7 @@ from publisher.layers.limits import LayerLimits
 from publisher.layers.policy import LayerPolicy
 from publisher.objects.compress import DEFAULT_COMPRESSOR, compressor
 from publisher.objects.pipeline import PipelineLimits
+from publisher.proof import ProofSettings
 
 CONFIG = Config()
 
@@ -47,6 +48,10 @@ def test_publishing() -> None:
     assert (publish.chunk, publish.in_flight, publish.known_files) == (limits.chunk_size, limits.bytes_in_flight, limits.known)
     patience = {name: value for name, value in values(RetryPolicy()).items() if name != "jitter"}
     assert patience == {name: getattr(publish, name) for name in patience}
+
+
+def test_proof() -> None:
+    assert CONFIG.publish.proof == ProofSettings().part
 
 
 def test_every_compressor_that_the_settings_take_exists() -> None:
