@@ -84,7 +84,8 @@ def examine(
     """Look at everything that the current revision and the named snapshots reach; the problems found, none if all is well.
 
     contains: how to ask for an object's presence; without it only catalogs are fetched. data: fetch every object and compare its
-    content with its hash and sizes. reflog_checksum: where the manifest's is known to be old (after a collection, on a replica).
+    content with its hash and sizes. reflog_checksum: where the manifest's is known to be old (after a collection, on a replica);
+    a replica's log is passed over without it.
     What cannot be fetched counts as a problem, too. workers: catalogs and objects looked at at the same time.
     """
     checker = _Checker(reader, contains, data, workers, progress)
@@ -140,6 +141,8 @@ class _Checker:
         try:
             references = self._reader.reflog(checksum).references()
         except MirrorError as error:
+            if checksum is None and self._reader.is_replica:
+                return
             self._report(ROOT, str(error), "restore .cvmfsreflog or its checksum from a backup", ".cvmfsreflog")
             return
         manifest = self._reader.manifest

@@ -23,6 +23,9 @@ from publisher.cvmfs.whitelist import WHITELIST_NAME, Whitelist
 from publisher.errors import RepositoryDamaged
 from publisher.objects.store import ObjectSource
 
+LAST_SNAPSHOT_NAME = ".cvmfs_last_snapshot"
+"""A replica notes there when it was replicated last."""
+
 
 class RepositoryReader:
     """Reads a repository from any source, trusting nothing but a master key.
@@ -74,6 +77,15 @@ class RepositoryReader:
         if expected is None or ContentHash.of(data, expected.algorithm) != expected:
             raise RepositoryDamaged(f"the reference log of {self.fqrn} does not have the checksum {expected}")
         return Reflog(data, self.fqrn)
+
+    @property
+    def is_replica(self) -> bool:
+        """Whether this is a replica, whose reference log is its own: only the replica itself knows its checksum."""
+        try:
+            self._source.read_file(LAST_SNAPSHOT_NAME)
+        except NotFound:
+            return False
+        return True
 
     def catalog(self, reference: NestedReference) -> Catalog:
         """Open a nested catalog of the current revision."""

@@ -11,6 +11,7 @@ from mirror.errors import NotFound
 from publisher.cvmfs import trust
 from publisher.cvmfs.hash import ContentHash
 from publisher.cvmfs.manifest import MANIFEST_NAME, RepositoryManifest
+from publisher.cvmfs.reader import LAST_SNAPSHOT_NAME
 from publisher.cvmfs.reflog import REFLOG_NAME, ReferenceType, Reflog
 from publisher.cvmfs.whitelist import WHITELIST_NAME, Whitelist
 from publisher.errors import RepositoryDamaged
@@ -22,7 +23,6 @@ from publisher.spool import Spool
 from publisher.status_file import note_status, utc_date
 
 SNAPSHOTTING_NAME = ".cvmfs_is_snapshotting"
-LAST_SNAPSHOT_NAME = ".cvmfs_last_snapshot"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.history import History, Tag
 from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.path import path_key
+from publisher.cvmfs.reader import LAST_SNAPSHOT_NAME
 from publisher.cvmfs.reflog import REFLOG_NAME, ReferenceType, Reflog
 from publisher.repository import NewRoot, Repository
 from publisher.transaction import Transaction
@@ -29,6 +30,17 @@ def sound(tmp_path: Path) -> tuple[Repository, MemoryStore]:
         transaction.commit()
     assert problems(repository) == []
     return repository, store
+
+
+def test_a_replica_has_a_reference_log_that_only_it_can_check(tmp_path: Path) -> None:
+    repository, store = sound(tmp_path)
+    own = Reflog.empty(repository.fqrn).serialise()
+    store.files[REFLOG_NAME] = own
+    assert "does not have the checksum" in problems(repository)[0]
+    store.files[LAST_SNAPSHOT_NAME] = b"Mon Nov 23 09:22:29 UTC 2026\n"
+    assert problems(repository) == []
+    found = check(repository.reader(), contains=store.contains, reflog_checksum=ContentHash.of(own))
+    assert "does not know the catalog" in str(found[0])
 
 
 X = b"/x"
