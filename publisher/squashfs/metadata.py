@@ -105,7 +105,7 @@ class LookupTable:
         if not 0 <= number < self._count:
             raise BrokenLayer(f"the squashfs refers to {self._what} {number}, but has {self._count}")
         pointer = self._source.read(
-            self._position + number // self._each * _POINTER.size, _POINTER.size, f"the list of {self._what}s"
+            self._position + number // self._each * _POINTER.size, _POINTER.size, f"the place of {self._what} {number}"
         )
         cursor = Cursor(self._blocks, _POINTER.unpack(pointer)[0], number % self._each * self._record.size)
         return self._record.unpack(cursor.read(self._record.size))

@@ -32,7 +32,7 @@ class XattrSets:
         if position != NOTHING:
             self._start, count, _ = _HEADER.unpack(source.read(position, _HEADER.size, "its table of extended attributes"))
             position += _HEADER.size
-        self._sets = LookupTable(source, blocks, position, count, record=_SET, what="set of extended attributes")
+        self._sets = LookupTable(source, blocks, position, count, record=_SET, what="set of attributes")
 
     def read(self, number: int) -> dict[bytes, bytes]:
         """Names with their prefix, and values. Raises BrokenLayer, UnsafeLayer."""

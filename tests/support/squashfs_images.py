@@ -127,18 +127,22 @@ def image(
         body.extend(block)
         return at
 
+    def put_lookup(records: bytes, head: bytes = b"") -> int:
+        """Blocks of records, then where each block is, behind a head; where that begins."""
+        first = put(stored_blocks(records))
+        pointers = [first + at * (_METADATA + 2) for at in range(-(-len(records) // _METADATA))]
+        return put(head + struct.pack(f"<{len(pointers)}Q", *pointers))
+
     inode_table = put(stored_blocks(inodes))
     directory_table = put(stored_blocks(listings))
-    fragment_block = put(stored_blocks(b"".join(struct.pack("<QII", start, size, 0) for start, size in fragments)))
-    fragment_table = put(struct.pack("<Q", fragment_block))
-    id_block = put(stored_blocks(struct.pack(f"<{len(ids)}I", *ids)))
-    id_table = put(struct.pack("<Q", id_block))
+    fragment_table = put_lookup(b"".join(struct.pack("<QII", start, size, 0) for start, size in fragments))
+    id_table = put_lookup(struct.pack(f"<{len(ids)}I", *ids))
     xattr_table = NO_TABLE
     if xattrs is not None:
         pairs, sets = xattrs
         pairs_at = put(stored_blocks(pairs))
-        sets_at = put(stored_blocks(b"".join(struct.pack("<QII", start, count, 0) for start, count in sets)))
-        xattr_table = put(struct.pack("<QII", pairs_at, len(sets), 0) + struct.pack("<Q", sets_at))
+        records = b"".join(struct.pack("<QII", start, count, 0) for start, count in sets)
+        xattr_table = put_lookup(records, struct.pack("<QII", pairs_at, len(sets), 0))
     tables = (id_table, xattr_table, inode_table, directory_table, fragment_table, NO_TABLE)
     numbers = (
         0x73717368,

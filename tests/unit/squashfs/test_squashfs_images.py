@@ -158,9 +158,9 @@ def _plain(objects: Iterable[Found]) -> list[Found]:
 
 def test_more_inodes_than_sixteen_bits_count(tmp_path: Path) -> None:
     count = (1 << 16) + 500
-    names = [f"{number % 100:02}/{number:06}" for number in range(count)]
-    template = header(b"00/000000", b"2", link=b"target", mtime=b"00000000007\0")
-    directories = [header(b"%02d/" % number, b"5", mode=b"0000755\0") for number in range(100)]
+    names = [f"{number % 1000:03}/{number:06}" for number in range(count)]
+    template = header(b"000/000000", b"2", link=b"target", mtime=b"00000000007\0")
+    directories = [header(b"%03d/" % number, b"5", mode=b"0000755\0") for number in range(1000)]
     links = [_renamed(template, name.encode()) for name in names]
     tree = unpack_squashfs(squashfs(b"".join([*directories, *links]) + bytes(1024), tmp_path)).tree
     found = [path.decode() for path, entry in tree.walk() if entry.symlink == b"target"]
