@@ -32,7 +32,7 @@ from publisher.cvmfs.entry import Directory
 from publisher.cvmfs.reader import RepositoryReader
 from publisher.images import layout, metadata
 from publisher.images.names import own_names, platform_names
-from publisher.images.place import PreparedImage, UnpackedLayer
+from publisher.images.place import PreparedImage, UnpackedLayer, chain
 from publisher.images.singularity import with_singularity_files
 from publisher.layers.ingest import LayerResult, ingest_layer
 from publisher.layers.limits import LayerLimits
@@ -165,12 +165,21 @@ class Unpacker:
         self, name: RepositoryName, layer: Descriptor, diff_id: Digest, below: Sequence[UnpackedLayer], view: _View
     ) -> UnpackedLayer:
         known = self._known.get(layer.digest)
-        if known is not None and known.diff_id == diff_id and known.safe_since >= self._stratum0.repository.spool.swept_before():
+        lower = chain(below)
+        if (
+            known is not None
+            and known.diff_id == diff_id
+            and known.lower in (None, lower)
+            and known.safe_since >= self._stratum0.repository.spool.swept_before()
+        ):
             return known
         work = partial(self._read_or_ingest, name, layer, diff_id, below, view)
         unpacked, _ = await self._flights.run(layer.digest, work)
         if unpacked.diff_id != diff_id:
             raise InvalidInput(f"layer {layer.digest} has the diff_id {unpacked.diff_id}, but the image's config says {diff_id}")
+        if unpacked.lower not in (None, lower):
+            # Links and directories of it are those of other layers than this image has. The layer's own directory stays.
+            unpacked = await self._unpack(name, layer, diff_id, below)
         return unpacked
 
     async def _read_or_ingest(
@@ -179,24 +188,30 @@ class Unpacker:
         if await _holds(view.reader, layer.digest):
             unpacked = await asyncio.to_thread(_read, view, layer)
         else:
-            started = monotonic()
-            since = min([self._stratum0.repository.clock(), *(lower.safe_since for lower in below)])
-            with self._content.open(name, layer) as blob:
-                await blob.started()
-                async with aclosing(blob.spans()) as spans:
-                    result = await self._in_thread(self._ingest, ArrivingBlob(spans, self._stopping), diff_id, below)
-            log.info(
-                "layer_ingested",
-                fqrn=self._stratum0.fqrn,
-                digest=str(layer.digest),
-                entries=result.entries,
-                size=result.size,
-                seconds=round(monotonic() - started, 3),
-            )
-            unpacked = UnpackedLayer(layer, result.diff_id, result.tree, result.entries, result.size, result.notes, since)
+            unpacked = await self._unpack(name, layer, diff_id, below)
         if _weight(unpacked) <= self._known.maxsize:
             self._known[layer.digest] = unpacked
         return unpacked
+
+    async def _unpack(
+        self, name: RepositoryName, layer: Descriptor, diff_id: Digest, below: Sequence[UnpackedLayer]
+    ) -> UnpackedLayer:
+        started = monotonic()
+        since = min([self._stratum0.repository.clock(), *(lower.safe_since for lower in below)])
+        with self._content.open(name, layer) as blob:
+            await blob.started()
+            async with aclosing(blob.spans()) as spans:
+                result = await self._in_thread(self._ingest, ArrivingBlob(spans, self._stopping), diff_id, below)
+        log.info(
+            "layer_ingested",
+            fqrn=self._stratum0.fqrn,
+            digest=str(layer.digest),
+            entries=result.entries,
+            size=result.size,
+            seconds=round(monotonic() - started, 3),
+        )
+        lower = chain(below) if result.depends_on_lower else None
+        return UnpackedLayer(layer, result.diff_id, result.tree, result.entries, result.size, result.notes, lower, since)
 
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's result. Cancellation waits for its end: it uses what is closed next."""
@@ -254,7 +269,7 @@ def _read(view: _View, layer: Descriptor) -> UnpackedLayer:
     tree = without_marker_files(reader.tree(layout.layer_root(layer.digest)))
     facts = _facts(reader, layer.digest)
     entries = sum(1 for _ in tree.walk())
-    return UnpackedLayer(layer, facts.diff_id, tree, entries, facts.size, facts.notes, view.opened)
+    return UnpackedLayer(layer, facts.diff_id, tree, entries, facts.size, facts.notes, facts.lower, view.opened)
 
 
 def _notes_of_held(reader: RepositoryReader, manifest: ImageManifest) -> Notes:

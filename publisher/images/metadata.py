@@ -12,11 +12,13 @@ from mirror.jobs.notes import Notes
 from mirror.oci.digest import Digest
 
 
-def layers_json(layer: Digest, diff_id: Digest, size: int, created: float, notes: Notes) -> bytes:
+def layers_json(layer: Digest, diff_id: Digest, size: int, created: float, *, notes: Notes, lower: str | None = None) -> bytes:
     """A layer's digests (of its blob, and of its uncompressed archive), uncompressed bytes, and Unix time of unpacking.
 
-    The member `notes` is our own: readers of the others pass it over.
+    lower: the layers below that the tree depends on (`publisher.images.place.chain`); None if it is the same over any. This and
+    the notes are members of our own, which readers of the others pass over.
     """
+    own = {"notes": notes.as_dict()} | ({} if lower is None else {"lower": lower})
     whole = int(created)
     nanoseconds = int((created - whole) * 1_000_000_000)
     return _document(
@@ -27,7 +29,7 @@ def layers_json(layer: Digest, diff_id: Digest, size: int, created: float, notes
                 "compressed-diff-digest": str(layer),
                 "diff-digest": str(diff_id),
                 "diff-size": size,
-                "notes": notes.as_dict(),
+                **own,
             }
         ]
     )
@@ -40,6 +42,7 @@ class LayerFacts:
     diff_id: Digest
     size: int
     notes: Notes
+    lower: str | None = None
 
 
 def parse_layers_json(document: bytes) -> LayerFacts:
@@ -49,7 +52,10 @@ def parse_layers_json(document: bytes) -> LayerFacts:
         size = content["diff-size"]
         if not isinstance(size, int) or isinstance(size, bool):
             raise InvalidInput("a layer's layers.json has no size in bytes")
-        return LayerFacts(Digest.parse(content["diff-digest"]), size, Notes.of(content.get("notes")))
+        lower = content.get("lower")
+        if lower is not None and not isinstance(lower, str):
+            raise InvalidInput("a layer's layers.json has something else than a text as its 'lower'")
+        return LayerFacts(Digest.parse(content["diff-digest"]), size, Notes.of(content.get("notes")), lower)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InvalidInput(f"a layer's layers.json does not describe one layer: {error}") from error
 

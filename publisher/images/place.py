@@ -38,6 +38,8 @@ class UnpackedLayer:
     size: int
     """Bytes of the uncompressed archive."""
     notes: Notes = NO_NOTES
+    lower: str | None = None
+    """The chain of the layers below, if its tree is right over these only."""
     safe_since: float = -math.inf
     """Unix seconds at which all its objects were there (`Transaction.rely_on`)."""
 
@@ -81,6 +83,14 @@ class PlacePolicy:
 
 
 _PLAIN = PlacePolicy()
+
+
+def chain(layers: Sequence[UnpackedLayer]) -> str:
+    """What names a stack of layers by its content, lowest first; empty for none. Private to us."""
+    name = ""
+    for layer in layers:
+        name = str(Digest.of(f"{name} {layer.diff_id}".encode("ascii")))
+    return name
 
 
 def place_images(
@@ -134,7 +144,7 @@ def _place_layer(
             transaction.make_catalog(path)
         tree = with_marker_files(layer.tree, _stored(pipeline, b"", now)) if marker_files else layer.tree
         transaction.graft(layout.layer_root(digest), tree)
-        document = metadata.layers_json(digest, layer.diff_id, layer.size, now, layer.notes)
+        document = metadata.layers_json(digest, layer.diff_id, layer.size, now, notes=layer.notes, lower=layer.lower)
         put_document(transaction, layout.layers_document(digest), _stored(pipeline, document, now))
     origin = layout.origin_document(digest)
     before = transaction.read(origin) if transaction.exists(origin) else None

@@ -48,6 +48,8 @@ class LayerResult:
     """Bytes of the uncompressed archive."""
     entries: int
     """Names in the tree, whiteouts included, the root not."""
+    depends_on_lower: bool
+    """Whether over other layers the same archive would have to be unpacked in another way."""
     notes: Notes
     """What was left out of it or changed in it, by rule."""
 
@@ -96,7 +98,7 @@ def ingest_layer(
     notes = keeping.notes()
     if notes != Notes():
         log.info("layer_notes", diff_id=str(found), **notes.as_dict())
-    return LayerResult(directory, found, stream.size, entries, notes)
+    return LayerResult(directory, found, stream.size, entries, tree.depends_on_lower, notes)
 
 
 class _Taker:
@@ -128,6 +130,7 @@ class _Taker:
         elif member.kind in _DEVICES or member.link in self._dropped_devices:
             self._dropped_devices.add(member.path)
             self._keeping.drop_device()
+            self._tree.leave_out(member.path)
         elif member.kind is Kind.HARD_LINK:
             self._tree.add_hard_link(member.path, member.link)
         elif member.kind is Kind.SYMLINK:

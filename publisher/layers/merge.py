@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from publisher.cvmfs.entry import Directory, Entry
+from publisher.layers.tree import is_implied, only_deletes
 from publisher.layers.whiteout import without_opaque
 
 
@@ -19,7 +20,10 @@ def merge(layers: Sequence[Directory]) -> Directory:
     """
     flat = Directory(Entry(mode=stat.S_IFDIR | 0o755))
     for layer in layers:
+        root = flat.entry
         _lay_over(flat, layer)
+        if is_implied(flat.entry):
+            flat.entry = root
     return flat
 
 
@@ -34,6 +38,8 @@ def _lay_over(flat: Directory, layer: Directory) -> None:
         if isinstance(child, Directory):
             below = children.get(name)
             if not isinstance(below, Directory):
+                if child.children and is_implied(child.entry) and only_deletes(child):
+                    continue  # deletions make no directory where there is nothing to delete from
                 below = children[name] = Directory(child.entry)
             _lay_over(below, child)
         elif child.is_whiteout:

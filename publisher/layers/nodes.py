@@ -45,7 +45,6 @@ class Folder:
     """None as long as only paths of other members imply the directory."""
     opaque: bool = False
     """Hides all that lower layers have in it."""
-    """Hides what lower layers have in it."""
     children: dict[bytes, Node] = field(default_factory=dict)
     deleted: set[bytes] = field(default_factory=set)
     """Names that lower layers no longer have, whether or not this one has them anew."""

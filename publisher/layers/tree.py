@@ -19,8 +19,12 @@ from publisher.layers.nodes import File, Folder, Node, is_symlink
 from publisher.layers.resolve import LinkBudget, Walk, find
 from publisher.layers.whiteout import Whiteout, whiteout_entry, with_opaque
 
-IMPLIED = Entry(mode=stat.S_IFDIR | 0o755)
-"""What directories are that neither a member nor a lower layer describes: this very entry."""
+IMPLIED = Entry(mode=stat.S_IFDIR | 0o755, mtime_ns=1)
+"""What directories are that neither a member nor a lower layer describes: this very entry, with a time that no archive has.
+
+A layer's root that no member describes is always this, whatever the lower layers have: nearly all layers are so, and it must not
+make them depend on the layers that they happened to be unpacked over first.
+"""
 
 
 class _NoDirectory(BrokenLayer):
@@ -35,6 +39,8 @@ class LayerTree:
         self._limits = limits
         self._lower = lower
         self._lower_tree: Directory | None = None
+        self.depends_on_lower = False
+        """Whether the tree is as it is only over these lower layers: it has links into them, or directories that look alike."""
         self._root = Folder()
         self._names = 0
         self._budget = LinkBudget(8 * limits.entries)
@@ -70,6 +76,15 @@ class LayerTree:
             raise BrokenLayer(f"'{names.shown(path)}' is a hard link to '{names.shown(target)}', which is a directory")
         self.add(path, found)
 
+    def leave_out(self, path: names.Path) -> None:
+        """A member that is not kept: what it would have replaced, here or in the lower layers, is not there either."""
+        if find(self._root, None, path, self._budget) is None and find(self._root, self._below(), path, self._budget) is None:
+            return
+        parent = self._open(path[:-1])
+        if parent.children.pop(path[-1], None) is not None:
+            self._opened = ((), self._root)
+        self.add_whiteout(Whiteout(path[:-1], path[-1]))
+
     def add_whiteout(self, whiteout: Whiteout) -> None:
         """Hide one name of the lower layers, or all that they have in a directory.
 
@@ -88,11 +103,12 @@ class LayerTree:
 
     def finish(self) -> tuple[Directory, int]:
         """The tree, and how many names it has; once the intake of all its files is finished."""
-        lower = self._below() if _has_implied(self._root) else None
+        lower = self._below() if any(map(_has_implied, _folders(self._root))) else None
         self._names = 0
         return self._finished(self._root, lower, 0), self._names
 
     def _below(self) -> Directory | None:
+        self.depends_on_lower = True
         if self._lower_tree is None and self._lower is not None:
             self._lower_tree = self._lower()
         return self._lower_tree
@@ -147,7 +163,7 @@ class LayerTree:
         lower = None if anew else lower
         attributes = folder.attributes
         if attributes is None:
-            attributes = IMPLIED if lower is None else lower.entry
+            attributes = IMPLIED if lower is None or folder is self._root else lower.entry
         if anew or folder.opaque:
             attributes = replace(attributes, xattrs=with_opaque(attributes.xattrs))
             lower = None
@@ -158,14 +174,36 @@ class LayerTree:
             if isinstance(child, Folder):
                 below = lower.children.get(name) if lower is not None else None
                 below = below if isinstance(below, Directory) else None
-                children[name] = self._finished(child, below, length + len(name) + 1, anew=name in folder.deleted)
+                anew = name in folder.deleted
+                made = self._finished(child, below, length + len(name) + 1, anew=anew)
+                if anew and child.attributes is None and not child.opaque and only_deletes(made):
+                    self._names -= len(made.children)  # all of it is deleted anyway
+                else:
+                    children[name] = made
             else:
                 children[name] = child.entry() if isinstance(child, File) else child
         self._names += len(children)
         return Directory(attributes, children)
 
 
-def _has_implied(folder: Folder) -> bool:
-    return folder.attributes is None or any(
-        _has_implied(child) for child in folder.children.values() if isinstance(child, Folder)
+def is_implied(entry: Entry) -> bool:
+    """Whether this is IMPLIED, in memory or read back from a repository."""
+    return entry is IMPLIED or (
+        (entry.mtime_ns, entry.mtime, entry.mode, entry.uid, entry.gid) == (1, 0, IMPLIED.mode, 0, 0) and not entry.xattrs
     )
+
+
+def only_deletes(directory: Directory) -> bool:
+    """Whether nothing is in it but deletions, and directories that only these imply."""
+    return all(
+        child.is_whiteout if isinstance(child, Entry) else is_implied(child.entry) and only_deletes(child)
+        for child in directory.children.values()
+    )
+
+
+def _has_implied(folder: Folder) -> bool:
+    return folder.attributes is None or any(map(_has_implied, _folders(folder)))
+
+
+def _folders(folder: Folder) -> list[Folder]:
+    return [child for child in folder.children.values() if isinstance(child, Folder)]

@@ -177,6 +177,8 @@ def outcome(layer: list[Step]) -> tuple[Model, set[bytes]] | None:
         parents = [b"/".join(parts[:count]) for count in range(1, len(parts) + (step.action == "opaque"))]
         if any(own.get(parent, 0) > 0 for parent in parents):
             return None
+        if step.action == "delete":
+            continue  # deletions make no directory
         implied |= {parent for parent in parents if parent not in own}
         own |= dict.fromkeys((parent for parent in parents if parent not in own), -0o755)
         if step.action == "dir":

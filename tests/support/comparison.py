@@ -44,11 +44,16 @@ def published(tree: Directory, contents: Callable[[Entry], Iterable[bytes]]) -> 
 
 def differences(reference: Iterable[Found], actual: Mapping[str, Found]) -> list[str]:
     """One line per difference; empty where the trees are the same up to the policy."""
+    reference = list(reference)
+    return _additions(expected(reference), actual) + image_differences(reference, actual)
+
+
+def image_differences(reference: Iterable[Found], actual: Mapping[str, Found]) -> list[str]:
+    """The same for what the image itself has, additions passed over whether they are there or not."""
     wanted = expected(reference)
-    lines = _additions(wanted, actual)
     added = {*EMPTIED_FILES, *(name for name in (*ADDED_LINKS, *BIND_DIRECTORIES) if name not in wanted)}
     own = {path: found for path, found in actual.items() if path not in added and not _is_own(path)}
-    lines += [f"{path!r} is missing" for path in sorted(wanted.keys() - own.keys())]
+    lines = [f"{path!r} is missing" for path in sorted(wanted.keys() - own.keys())]
     lines += [f"{path!r} is in no layer of the image" for path in sorted(own.keys() - wanted.keys())]
     for path in sorted(wanted.keys() & own.keys()):
         lines += _facts_that_differ(wanted[path], own[path])

@@ -1,7 +1,8 @@
 """An independent unpack of an image: `umoci unpack`, then a plain walk of what it left on the disk.
 
-Run by root as `python -m tests.support.unpacked LAYOUT:TAG WORKDIR` it prints one JSON line per object; owners, devices and files
-that nobody may read are real only for root. `unpack` is the way to call it from a test.
+Run by root as `python -m tests.support.unpacked LAYOUT WORKDIR TAG...` it prints one JSON line an image: the objects that were
+found, or what umoci complains of. Owners, devices and files that nobody may read are real only for root. `unpack` and
+`unpack_all` are the ways to call it from a test.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
-from tests.support.tool import as_root, run
+from tests.support.tool import ToolFailed, as_root, run
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,18 @@ class Found:
 
 def unpack(layout: Path, tag: str) -> list[Found]:
     """Unpack an image beside its layout (that file system has extended attributes), look, and remove it. Raises ToolFailed."""
+    (found,) = unpack_all(layout, [tag])
+    if isinstance(found, str):
+        raise ToolFailed(found)
+    return found
+
+
+def unpack_all(layout: Path, tags: Sequence[str]) -> list[list[Found] | str]:
+    """The same of several images; of one that umoci does not unpack, what it says. Raises ToolFailed if all of it fails."""
     workdir = mkdtemp(prefix="unpacked-", dir=layout.parent)
-    listing = run(as_root([sys.executable, "-m", __name__, f"{layout}:{tag}", workdir]))
-    return [Found(**json.loads(line)) for line in listing.stdout.splitlines()]
+    listing = run(as_root([sys.executable, "-m", __name__, layout, workdir, *tags]))
+    answers: list[list[dict[str, Any]] | str] = [json.loads(line) for line in listing.stdout.splitlines()]
+    return [answer if isinstance(answer, str) else [Found(**found) for found in answer] for answer in answers]
 
 
 def walk(root: Path) -> Iterator[Found]:
@@ -87,15 +98,19 @@ def _sha256(path: bytes) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _main(image: str, workdir: Path) -> None:
+def _main(layout: str, workdir: Path, tags: Sequence[str]) -> None:
     bundle = workdir / "bundle"
     try:
-        run(["umoci", "unpack", "--image", image, bundle])
-        for found in walk(bundle / "rootfs"):
-            print(json.dumps(asdict(found)))
+        for tag in tags:
+            try:
+                run(["umoci", "unpack", "--image", f"{layout}:{tag}", bundle])
+                print(json.dumps([asdict(found) for found in walk(bundle / "rootfs")]))
+            except ToolFailed as error:
+                print(json.dumps(str(error)))
+            shutil.rmtree(bundle, ignore_errors=True)
     finally:
         shutil.rmtree(workdir)
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], Path(sys.argv[2]))
+    _main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

@@ -50,7 +50,7 @@ def test_public_links_lead_to_the_root_file_system(text: str, link: bytes) -> No
 
 def test_layers_json_has_the_members_that_tools_read() -> None:
     diff_id = Digest("sha256", "d" * 64)
-    (layer,) = json.loads(layers_json(LAYER, diff_id, 1234, 1_700_000_000.25, Notes(devices_dropped=2)))
+    (layer,) = json.loads(layers_json(LAYER, diff_id, 1234, 1_700_000_000.25, notes=Notes(devices_dropped=2)))
     assert layer == {
         "id": "d" * 64,
         "created": "2023-11-14T22:13:20.250000000Z",
@@ -62,15 +62,15 @@ def test_layers_json_has_the_members_that_tools_read() -> None:
 
 
 def test_layers_json_is_read_back_whoever_wrote_it() -> None:
-    facts = LayerFacts(Digest("sha256", "d" * 64), 1234, Notes(setuid_kept=1, xattrs_dropped=3))
-    document = layers_json(LAYER, facts.diff_id, facts.size, 0, facts.notes)
+    facts = LayerFacts(Digest("sha256", "d" * 64), 1234, Notes(setuid_kept=1, xattrs_dropped=3), "sha256:below")
+    document = layers_json(LAYER, facts.diff_id, facts.size, 0, notes=facts.notes, lower=facts.lower)
     assert parse_layers_json(document) == facts
     (layer,) = json.loads(document)
     foreigns: list[object] = [None, [], {"setuid_kept": "many", "devices_dropped": -1, "later": 5}]
     for foreign in foreigns:
         layer["notes"] = foreign
         assert parse_layers_json(json.dumps([layer]).encode()).notes == Notes()
-    del layer["notes"]
+    del layer["notes"], layer["lower"]
     assert parse_layers_json(json.dumps([layer]).encode()) == LayerFacts(facts.diff_id, 1234, Notes())
 
 

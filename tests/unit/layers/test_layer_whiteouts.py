@@ -151,11 +151,41 @@ def test_a_link_does_not_lead_to_what_this_layer_deletes(hidden: bytes) -> None:
 
 def test_implied_directories_look_as_in_the_lower_layers() -> None:
     """So that neither the flat root nor an overlay of the layers shows a directory that no layer described."""
-    tree = ingest(archive(header(b"etc/new"), header(b"srv/new")), lower=lower_tree()).tree
-    assert (tree.entry.mode, tree.entry.mtime) == (stat.S_IFDIR | 0o711, 7)
+    lower = lower_tree()
+    tree = ingest(archive(header(b"etc/new"), header(b"srv/new")), lower=lower).tree
     etc = entry_at(tree, "etc")
     assert (etc.mode, etc.uid, etc.mtime) == (stat.S_IFDIR | 0o750, 10, 8)
     assert entry_at(tree, "srv").mode == stat.S_IFDIR | 0o755
+    assert merge([lower, tree]).entry is lower.entry
+
+
+def test_a_layer_depends_on_those_below_only_by_links_into_them_and_implied_directories() -> None:
+    own = archive(folder(b"etc"), header(b"etc/f"), header(b"etc/g", b"1", link=b"etc/f"), header(b"etc/.wh.x"), header(b"top"))
+    for lower in (None, lower_tree()):
+        assert not ingest(own, lower=lower).result.depends_on_lower
+    for other in (header(b"etc/f"), header(b"l", b"1", link=b"etc/passwd"), header(b"sda", b"4")):
+        assert ingest(archive(other), lower=lower_tree()).result.depends_on_lower
+    assert ingest(archive(header(b"etc/f"))).result.depends_on_lower, "over another layer it would look otherwise"
+
+
+def test_a_device_that_is_left_out_hides_what_it_would_have_replaced() -> None:
+    lower = lower_tree()
+    tree = ingest(
+        archive(folder(b"etc"), header(b"etc/passwd", b"3"), text(b"own", b"x"), header(b"own", b"4")), lower=lower
+    ).tree
+    assert paths(tree) == ["-etc/passwd", "-own", "etc"]
+    assert "etc/passwd" not in paths(merge([lower, tree]))
+
+
+def test_deletions_make_no_directory() -> None:
+    lower = lower_tree()
+    for mark in (header(b"no/such/.wh.x"), header(b"bin/.wh.tool"), header(b"etc/passwd/.wh.x")):
+        assert paths(merge([lower, ingest(archive(mark), lower=lower).tree])) == paths(lower)
+    gone = archive(header(b"opt/app/.wh.data"), header(b".wh.opt"), header(b"opt/.wh.app"))
+    tree = ingest(gone, lower=lower).tree
+    assert paths(tree) == ["-opt"]
+    made = ingest(archive(folder(b"new"), header(b"new/.wh.x")), lower=lower).tree
+    assert "new" in paths(merge([lower, made]))
 
 
 def test_lower_layers_are_asked_for_only_if_needed_and_once() -> None:

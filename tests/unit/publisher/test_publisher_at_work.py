@@ -12,7 +12,7 @@ from mirror.oci.reference import ImageReference
 from publisher.images import layout
 from tests.support.faulty_registry import FaultyRegistry, until
 from tests.support.publishing import FQRN, offer, publishing
-from tests.support.small_images import Image, Layer, base_layer, file, member, tiny
+from tests.support.small_images import Image, Layer, base_layer, directory, file, link, member, tiny
 
 
 async def test_an_image_becomes_a_directory_with_all_that_consumers_look_for(tmp_path: Path) -> None:
@@ -76,6 +76,31 @@ async def test_what_was_left_out_is_known_of_layers_that_the_repository_has_alre
         async with here.publisher():  # only a name is added
             await here.request("hub.test/team/app:again", Digest.of(first.manifest))
             assert (await here.published("hub.test/team/app:again")).notes == Notes(devices_dropped=1, setuid_kept=1)
+
+
+async def test_a_layer_takes_nothing_of_one_image_into_another(tmp_path: Path) -> None:
+    """A link into the layers below, and a directory that only a path implies, are what the image's own layers make of them."""
+    shared = Layer.of(link("copy", "etc/passwd", tarfile.LNKTYPE), file("etc/more"))
+    evil, good = (
+        Image((Layer.of(directory("etc", mode=mode), file("etc/passwd", text)), shared))
+        for mode, text in ((0o777, b"evil"), (0o755, b"good"))
+    )
+    async with FaultyRegistry() as hub, publishing(tmp_path, hub) as here:
+        async with here.publisher():
+            await here.request("hub.test/team/evil:1", offer(hub, "team/evil", "1", evil))
+            await here.published("hub.test/team/evil:1")
+        other = Image((*good.layers, Layer.of(file("third"))))
+        async with here.publisher():
+            for name, image in (("good", good), ("other", other)):
+                await here.request(f"hub.test/team/{name}:1", offer(hub, f"team/{name}", "1", image))
+                await here.published(f"hub.test/team/{name}:1")
+        reader = here.reader()
+    for image, mode, text in ((evil, 0o777, b"evil"), (good, 0o755, b"good"), (other, 0o755, b"good")):
+        root = layout.flat_root(Digest.of(image.config))
+        assert reader.read(root + b"/copy") == text
+        etc = reader.lookup(root + b"/etc")
+        assert etc is not None
+        assert etc.mode & 0o777 == mode
 
 
 async def test_a_tag_that_moves_takes_its_link_along_and_leaves_the_old_root(tmp_path: Path) -> None:
