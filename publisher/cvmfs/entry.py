@@ -35,9 +35,13 @@ class Chunk:
     content: ContentHash
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Entry:
-    """One file-system object. Compared by identity, since identity is what makes hard links."""
+    """One file-system object. Compared by identity, since identity is what makes hard links.
+
+    Never to be changed: trees share it. It is not frozen because a frozen one takes four times as long to make, for each name of
+    each tree.
+    """
 
     mode: int
     """Full st_mode, type bits included."""
