@@ -73,6 +73,11 @@ class Transaction:
         self._exit.close()
 
     @property
+    def fqrn(self) -> str:
+        """Fully qualified name of the repository that this changes."""
+        return self._repository.fqrn
+
+    @property
     def base(self) -> RepositoryManifest:
         """The manifest of the revision on which this builds."""
         return self._base

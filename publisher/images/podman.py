@@ -4,16 +4,16 @@ Layout reference, section 5. Source of the ids: containers/image writes such sto
 the ids that it would give them itself.
 
     podmanStore/overlay/<layer id>                  -> ../chains/<ab>/<layer id>
-    podmanStore/overlay/l/<link id>                 -> ../<layer id>/diff
+    podmanStore/overlay/l/<link id>                 -> ../../../.layers/<ab>/<hex>/layerfs
     podmanStore/overlay-layers/layers.json, layers.lock
     podmanStore/overlay-images/<image id>           -> ../images/<ab>/<image id>
     podmanStore/overlay-images/images.json, images.lock
-    podmanStore/chains/<ab>/<layer id>/diff         -> ../../../../.layers/<ab>/<hex>/layerfs
+    podmanStore/chains/<ab>/<layer id>/diff         -> /cvmfs/<fqrn>/.layers/<ab>/<hex>/layerfs
     podmanStore/chains/<ab>/<layer id>/link, lower  the layer's link id; those of the layers below, nearest first
     podmanStore/images/<ab>/<image id>/             manifest, config, and the manifest once more by its digest
 
-A layer has one id for each stack of layers that it is on top of. What lists all layers or images is thereby one row each, and the
-rest is in small catalogs of its own.
+A layer has one id for each stack of layers that it is on top of. Directories that list all layers or all images have only links,
+one row each; the rest is in small catalogs. `diff` is absolute: readers refuse a relative link where they compare or export layers.
 """
 
 from __future__ import annotations
@@ -80,9 +80,14 @@ def overlay_link(layer: str) -> tuple[bytes, bytes]:
     return OVERLAY + b"/" + layer.encode("ascii"), b"../chains/" + _fanned(layer)
 
 
-def short_link(layer: str) -> tuple[bytes, bytes]:
-    """Path and target of a layer's short name."""
-    return LINKS + b"/" + link_id(layer).encode("ascii"), b"../" + layer.encode("ascii") + b"/diff"
+def short_link(layer: str, blob: Digest) -> tuple[bytes, bytes]:
+    """Path and target of a layer's short name. blob: its digest as the manifest has it."""
+    return short_name(layer), b"../../../" + layout.layer_root(blob)
+
+
+def short_name(layer: str) -> bytes:
+    """Path of a layer's short name."""
+    return LINKS + b"/" + link_id(layer).encode("ascii")
 
 
 def chain_directory(layer: str) -> bytes:
@@ -90,9 +95,9 @@ def chain_directory(layer: str) -> bytes:
     return CHAINS + b"/" + _fanned(layer)
 
 
-def diff_target(layer: Digest) -> bytes:
-    """What `diff` in it contains: the way to the unpacked layer. layer: digest of the blob."""
-    return b"../../../../" + layout.layer_root(layer)
+def diff_target(fqrn: str, blob: Digest) -> bytes:
+    """What `diff` in it contains: the way to the unpacked layer. blob: as for `short_link`."""
+    return b"/cvmfs/" + fqrn.encode("ascii") + b"/" + layout.layer_root(blob)
 
 
 def image_link(image: str) -> tuple[bytes, bytes]:

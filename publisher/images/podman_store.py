@@ -114,7 +114,7 @@ class PodmanStore:
         while layer is not None and self._count_user(layer, -1) == 0:
             parent = self._layers.get(layer)
             self._layers.remove(layer)
-            for path in (podman.short_link(layer)[0], podman.overlay_link(layer)[0]):
+            for path in (podman.short_name(layer), podman.overlay_link(layer)[0]):
                 self._transaction.remove(path)
             self._remove_directory(podman.chain_directory(layer))
             layer = parent.get("parent") if parent else None
@@ -135,13 +135,13 @@ class PodmanStore:
         size = metadata.parse_layers_json(self._transaction.read(layout.layers_document(descriptor.digest))).size
         link, lower = self._stored([podman.link_id(layer).encode("ascii"), podman.lower_text(below)])
         children: dict[bytes, Directory | Entry] = {
-            b"diff": self._link(podman.diff_target(descriptor.digest)),
+            b"diff": self._link(podman.diff_target(self._transaction.fqrn, descriptor.digest)),
             b"link": _file(link, self._now),
         }
         if below:
             children[b"lower"] = _file(lower, self._now)
         self._put_directory(podman.chain_directory(layer), children)
-        for path, target in (podman.overlay_link(layer), podman.short_link(layer)):
+        for path, target in (podman.overlay_link(layer), podman.short_link(layer, descriptor.digest)):
             self._transaction.put_symlink(path, target)
         self._layers.put(podman.layer_record(layer, parent, descriptor, diff_id, size=size, now=self._now))
         self._count_user(parent, 1)

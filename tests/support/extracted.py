@@ -11,29 +11,32 @@ from publisher.cvmfs.reader import RepositoryReader
 
 
 def extract(reader: RepositoryReader, place: Path, *paths: bytes) -> None:
-    """Write out these directories, as root: with owners, deletion marks and extended attributes."""
+    """Write out these directories, as root: with owners, deletion marks and extended attributes.
+
+    Links that lead to /cvmfs/<fqrn> lead to the copy.
+    """
     for path in paths:
-        _write(reader, os.fsencode(place) + b"/" + path, reader.tree(path))
+        _write(reader, os.fsencode(place), b"/" + path, reader.tree(path))
 
 
-def _write(reader: RepositoryReader, place: bytes, tree: Directory) -> None:
-    os.makedirs(place)  # noqa: PTH103 - pathlib has no paths of bytes
+def _write(reader: RepositoryReader, top: bytes, path: bytes, tree: Directory) -> None:
+    os.makedirs(top + path)  # noqa: PTH103 - pathlib has no paths of bytes
     written: dict[int, bytes] = {}
     for name, child in tree.children.items():
-        path = place + b"/" + name
+        below = path + b"/" + name
         if isinstance(child, Directory):
-            _write(reader, path, child)
+            _write(reader, top, below, child)
         elif id(child) in written:
-            os.link(written[id(child)], path)
+            os.link(written[id(child)], top + below)
         else:
-            _write_entry(reader, path, child)
-            written[id(child)] = path
-    _dress(place, tree.entry)
+            _write_entry(reader, top, top + below, child)
+            written[id(child)] = top + below
+    _dress(top + path, tree.entry)
 
 
-def _write_entry(reader: RepositoryReader, place: bytes, entry: Entry) -> None:
+def _write_entry(reader: RepositoryReader, top: bytes, place: bytes, entry: Entry) -> None:
     if stat.S_ISLNK(entry.mode):
-        os.symlink(entry.symlink, place)  # noqa: PTH211 - as above
+        os.symlink(entry.symlink.replace(f"/cvmfs/{reader.fqrn}/".encode(), top + b"/"), place)  # noqa: PTH211 - as above
     elif stat.S_ISREG(entry.mode):
         with open(place, "wb") as file:  # noqa: PTH123 - as above
             file.writelines(reader.snapshot.content(entry))

@@ -93,11 +93,11 @@ class Publishing:
 
 
 @asynccontextmanager
-async def publishing(directory: Path, hub: FaultyRegistry) -> AsyncIterator[Publishing]:
-    """The state and settings; no publisher runs yet."""
+async def publishing(directory: Path, hub: FaultyRegistry, settings: str = "") -> AsyncIterator[Publishing]:
+    """The state and settings; no publisher runs yet. settings: further lines of [publish]."""
     file = directory / "debark.toml"
-    file.write_text(f'[server]\ndata = "{directory / "data"}"\n' + _SETTINGS.replace("URL", hub.url))
-    (directory / "data").mkdir()
+    file.write_text(f'[server]\ndata = "{directory / "data"}"\n' + _SETTINGS.replace("URL", hub.url) + settings)
+    (directory / "data").mkdir(exist_ok=True)
     database = Database(DatabaseSettings(sqlite_url(directory / "data" / "state.sqlite")))
     try:
         await migrate(database)

@@ -21,7 +21,7 @@ from publisher.objects.pipeline import Pipeline, PipelineLimits
 from publisher.repository import Repository
 from publisher.transaction import Transaction
 from tests.support.placing import prepared
-from tests.support.repositories import NOW, new_repository, problems
+from tests.support.repositories import FQRN, NOW, new_repository, problems
 from tests.support.small_images import Image, Layer, base_layer, file, tiny
 
 ONE, TWO = "docker.io/library/one:1", "quay.io/x/two:2"
@@ -83,7 +83,9 @@ class Store:
                 continue
             entry = reader.lookup("/".join([*done, part]).encode())
             assert entry is not None, (done, part)
-            if entry.symlink:
+            if entry.symlink.startswith(b"/"):
+                done, left = [], [*entry.symlink.decode().removeprefix(f"/cvmfs/{FQRN}/").split("/"), *left]
+            elif entry.symlink:
                 left = [*entry.symlink.decode().split("/"), *left]
             else:
                 done.append(part)
@@ -146,9 +148,6 @@ def test_layers_are_chained_and_lead_to_the_unpacked_ones(store: Store) -> None:
         assert len(link) == 26
         unpacked = layout.layer_root(Digest.of(layer.packed))
         assert store.real(f"overlay/l/{link}") == store.real(f"overlay/{identity}/diff") == unpacked
-        entry = store.repository.reader().lookup(b"podmanStore/overlay/l/" + link.encode())
-        assert entry is not None
-        assert entry.symlink == f"../{identity}/diff".encode(), "drivers take the id from the link's text"
     assert store.read(f"overlay/{top}/lower").decode() == "l/" + store.read(f"overlay/{bottom}/link").decode()
     assert store.repository.reader().lookup(podman.chain_directory(bottom) + b"/lower") is None
 
