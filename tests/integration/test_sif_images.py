@@ -1,6 +1,6 @@
 """A SIF image in a real registry, as `apptainer push oras://` leaves it there, pulled through the mirror and published.
 
-The file is written by the tests after the format's description, the squashfs in it by mksquashfs.
+The file is siftool's, the squashfs in it mksquashfs's; the manifest is written as Apptainer writes it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.debark_process import DebarkProcess
 from tests.support.hub import Hub
 from tests.support.published import flat_tree, follow, inside, open_repository, problems
 from tests.support.registry_client import digest_of
-from tests.support.sif_images import EMPTY_CONFIG, ENCRYPTED, SifImage, root, sif, whole
+from tests.support.sif_images import EMPTY_CONFIG, ENCRYPTED, SifImage, by_siftool, root, sif
 from tests.support.tool import run
 from tests.support.unpacked import Found, walk
 
@@ -46,7 +46,7 @@ def pulled(debark: DebarkProcess, hub: Hub, tmp_path_factory: pytest.TempPathFac
     (source / ".singularity.d" / "runscript").write_text(RUNSCRIPT)
     run(["cp", "-r", "--preserve=mode,timestamps", Path(sysconfig.get_path("stdlib")) / "email", source / "email"])
     run(["mksquashfs", source, made, "-quiet", "-no-progress", "-no-xattrs"])
-    image = SifImage(whole(made.read_bytes()))
+    image = SifImage(by_siftool(made.read_bytes(), directory))
     image.push(hub.client(), "sif/python", "3")
     copy = Skopeo(directory / "skopeo").pull(f"{debark.address}/{NAME}:3", "pulled")
     return Pulled(image, copy, source, debark.wait_for(f"{NAME}:3"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.registry_client import OCI_MANIFEST, RegistryClient, digest_of
-from tests.support.tool import ToolFailed
+from tests.support.tool import ToolFailed, run
 
 SIF_CONFIG = "application/vnd.sylabs.sif.config.v1+json"
 SIF_LAYER = "application/vnd.sylabs.sif.layer.v1.sif"
@@ -91,6 +91,21 @@ def sif(parts: Sequence[Part], *, magic: bytes = b"SIF_MAGIC\0", version: bytes 
         len(data),
     )
     return (header.ljust(4096, b"\0") + descriptors.ljust(size, b"\0")).ljust(_DATA_FROM, b"\0") + bytes(data)
+
+
+def by_siftool(file_system: bytes, directory: Path, kind: str = "1") -> bytes:
+    """A file of SIF's own tool with a definition, a data partition and this root. kind: as siftool numbers file systems."""
+    made, recipe, data, content = (directory / name for name in ("made.sif", "recipe", "data", "content"))
+    made.unlink(missing_ok=True)
+    recipe.write_text("bootstrap: scratch\n")
+    data.write_bytes(b"data")
+    content.write_bytes(file_system)
+    run(["siftool", "new", made])
+    run(["siftool", "add", made, recipe, "--datatype", "1"])
+    partition = ["--datatype", "4", "--partarch", "2"]
+    run(["siftool", "add", made, data, *partition, "--partfs", "4", "--parttype", "3"])
+    run(["siftool", "add", made, content, *partition, "--partfs", kind, "--parttype", "2"])
+    return made.read_bytes()
 
 
 def whole(file_system: bytes) -> bytes:
