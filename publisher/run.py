@@ -25,6 +25,7 @@ from mirror.upstream.auth import TokenCache
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.session import open_session
 from publisher.alone import only_publisher
+from publisher.announce import Announcer
 from publisher.catalog_memory import CatalogMemory
 from publisher.cvmfs.cuts import CutLimits, GrowthLimits
 from publisher.layer_settings import layer_limits, layer_policy, permission_policy
@@ -78,7 +79,10 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             podman_store=config.publish.podman_store,
         )
         queue = Queue(database, policy=wiring.publish_retry(config))
-        await Worker(queue, repositories, content, targets, settings).run(stop)
+        stores = {fqrn: target.stratum0.repository.store for fqrn, target in targets.items()}
+        announcer = Announcer(config.publish.announce, stores)
+        await stack.enter_async_context(running("announcements", announcer.run))
+        await Worker(queue, repositories, content, targets, settings, on_revision=announcer.announce).run(stop)
 
 
 async def _open_content(config: Config, stack: AsyncExitStack) -> PublicContent:

@@ -87,13 +87,16 @@ class Worker:
         content: PublicContent,
         targets: Mapping[str, Target],
         settings: WorkerSettings,
+        *,
+        on_revision: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """targets: by fqrn."""
+        """targets: by fqrn. on_revision: told the fqrn of each repository in which a revision was published."""
         self._queue = queue
         self._content = content
         self._repositories = repositories
         self._targets = targets
         self._settings = settings
+        self._on_revision = on_revision
         self._leftovers = Leftovers(queue)
         self._committers = {fqrn: self._committer(target) for fqrn, target in targets.items()}
         self._running: dict[Digest, asyncio.Task[None]] = {}
@@ -237,6 +240,7 @@ class Worker:
             left = await self._leftovers.of(target.stratum0.fqrn) if len(images) < len(items) else []
             await self._queue.advance(self._settings.owner, [image.digest for image in images], State.COMMITTING)
             revision = await _to_the_end(lambda: self._transact(target, images, left))
+            self._on_revision(target.stratum0.fqrn)
             await self._repositories.put(target.stratum0.facts(revision.manifest))
             await self._leftovers.removed(left)
             return revision

@@ -210,6 +210,7 @@ class PublishSettings(Section):
     catalog_entries: Count = Field(default=200_000, ge=1000, le=10_000_000)
     growing_catalog_entries: Count = Field(default=5_000, ge=100, le=10_000_000)
     catalog_memory: Size = Field(default=64 * MIB, ge=0, le=16 * GIB)
+    announce: tuple[HttpUrl, ...] = Field(default=(), max_length=64)
     lease: Duration = Field(default=MINUTE, ge=1, le=HOUR)
     attempts: Count = Field(default=40, ge=1, le=1000)
     deaths: Count = Field(default=3, ge=1, le=100)
