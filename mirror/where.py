@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -34,17 +35,22 @@ _POLL_SECONDS = 0.5
     show_default=True,
     help="Address of the mirror; also from the environment variable DEBARK_SERVER.",
 )
+@click.option(
+    "--platform",
+    help="Of which platform, such as linux/arm64, arm64 or the output of `uname -m`; default: that of the path without one.",
+)
 @click.option("--wait", is_flag=True, help="Wait until the image is published, or until it is clear that it will not be.")
 @click.option("--timeout", type=click.FloatRange(min=0), default=3600.0, show_default=True, help="Seconds to wait at the most.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything that the mirror knows of the image as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Say on standard error what of the image was left out or changed, by rule.")
-def where(reference: str, server: str, wait: bool, timeout: float, *, as_json: bool, verbose: bool) -> None:
+def where(reference: str, server: str, platform: str | None, wait: bool, timeout: float, *, as_json: bool, verbose: bool) -> None:
     """Print the /cvmfs path of the image REFERENCE (such as docker://docker.io/library/debian:12).
 
-    Exit codes: 0 published; 3 not yet; 4 refused, failed or expired; 5 never pulled through this mirror; 1 mirror not reached.
+    Exit codes: 0 published; 3 not yet; 4 refused, failed, expired or no image at all; 5 never pulled through this mirror;
+    1 mirror not reached.
     """
     try:
-        image = asyncio.run(_ask(server.rstrip("/"), reference, timeout if wait else 0.0))
+        image = asyncio.run(_ask(_Question(server.rstrip("/"), reference, platform), timeout if wait else 0.0))
     except NotFound as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_UNKNOWN)
@@ -66,20 +72,33 @@ def where(reference: str, server: str, wait: bool, timeout: float, *, as_json: b
         sys.exit(EXIT_NEVER if state.is_final or state is State.FAILED else EXIT_NOT_YET)
 
 
-async def _ask(server: str, reference: str, patience: float) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """server: URL of the mirror, without a slash at its end. platform: None for the path without one."""
+
+    server: str
+    reference: str
+    platform: str | None
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        return {"ref": self.reference} | ({"platform": self.platform} if self.platform else {})
+
+
+async def _ask(question: _Question, patience: float) -> dict[str, Any]:
     """The last answer: the first one with a path or a final state, or the one at hand when patience (seconds) runs out.
 
     A mirror that has answered once may be away for a while.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
-    progress = _Progress(reference)
+    progress = _Progress(question.reference)
     has_answered = False
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
         try:
             while True:
                 try:
-                    image = await _fetch(session, server, reference)
+                    image = await _fetch(session, question)
                 except (NotFound, Unavailable) as error:
                     has_answered |= isinstance(error, NotFound)
                     if loop.time() >= deadline or not has_answered:
@@ -101,9 +120,10 @@ def _is_final(image: dict[str, Any]) -> bool:
     return image["path"] is not None or state.is_final or (state is State.FAILED and image["next_try"] is None)
 
 
-async def _fetch(session: aiohttp.ClientSession, server: str, reference: str) -> dict[str, Any]:
+async def _fetch(session: aiohttp.ClientSession, question: _Question) -> dict[str, Any]:
+    server = question.server
     try:
-        async with session.get(f"{server}/_debark/v1/images", params={"ref": reference}) as response:
+        async with session.get(f"{server}/_debark/v1/images", params=question.parameters) as response:
             document: Any = await response.json()
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise Unavailable(f"no answer from the mirror at {server} ({error}); name it with --server or DEBARK_SERVER") from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import structlog
 from cachetools import TTLCache
 
-from mirror.errors import MirrorError
+from mirror.errors import Denied, IntegrityError, InvalidInput, MirrorError, NotFound
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import INDEX_TYPES, Descriptor, Index, parse_manifest
 from mirror.oci.reference import RepositoryName
@@ -97,7 +97,15 @@ class _Reading:
                 self.beyond = True
             else:
                 self.indexes += 1
-                raw, media_type = await self._fetch(self._name, child.digest)
-                inner = parse_manifest(raw, media_type)
-                if isinstance(inner, Index):
+                inner = await self._inner(child.digest)
+                if inner is not None:
                     await self.add(inner, listed, depth + 1)
+
+    async def _inner(self, digest: Digest) -> Index | None:
+        """None for what will never be one. Raises MirrorError for what cannot be had now."""
+        try:
+            inner = parse_manifest(*await self._fetch(self._name, digest))
+        except (InvalidInput, NotFound, Denied, IntegrityError) as error:
+            log.warning("inner_index_left_out", name=str(self._name), digest=str(digest), reason=str(error))
+            return None
+        return inner if isinstance(inner, Index) else None

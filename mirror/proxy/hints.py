@@ -30,7 +30,8 @@ def hint_headers(status: ImageStatus | None) -> dict[str, str]:
         headers[PATH_HEADER] = _ascii(publication.path)
         headers[REVISION_HEADER] = str(publication.revision)
         headers["Link"] = f'<file://{quote(publication.path)}>; rel="alternate"'
-        headers["Warning"] = warning(f"{status.image} is unpacked: apptainer exec {publication.path} COMMAND")
+        which = f"{status.image} for {status.platform}" if status.platform is not None else str(status.image)
+        headers["Warning"] = warning(f"{which} is unpacked: apptainer exec {publication.path} COMMAND")
     elif status.state is State.REFUSED:
         headers["Warning"] = warning(f"{status.image} is not in /cvmfs: {status.reason}")
     return headers

@@ -1,6 +1,7 @@
 """`/_debark/v1/...`: what scripts and people ask the mirror itself, in JSON.
 
 GET /_debark/v1/images?ref=docker://docker.io/library/debian:12     state of one image
+    &platform=linux/arm64 (or just arm64, or what `uname -m` says)  of the one for this platform
 GET /_debark/v1/repositories                                        the CVMFS repositories and how to mount them
 GET /_debark/v1/repositories/{fqrn}.conf                            a CVMFS client's settings for one of them
 GET /_debark/v1/repositories/{fqrn}.pub                             the public key that CVMFS clients need, PEM
@@ -10,7 +11,7 @@ GET /healthz                                                        what works a
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -19,6 +20,7 @@ from mirror.errors import InvalidInput, NotFound
 from mirror.jobs.model import ImageStatus, State
 from mirror.jobs.repositories import RepositoryFacts
 from mirror.oci.digest import Digest
+from mirror.oci.platform import Platform
 from mirror.oci.reference import ImageReference
 from mirror.proxy.client_settings import client_settings
 from mirror.proxy.exchange import current_exchange
@@ -33,8 +35,11 @@ _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.
 class ImageStates(Protocol):
     """Where images stand."""
 
-    async def status(self, image: ImageReference) -> ImageStatus | None:
-        """The state of one name, or None if it was never pulled."""
+    async def status(self, image: ImageReference, platform: Platform | None = None) -> ImageStatus | None:
+        """The state of one name, or of its image for one platform, or None if it was never pulled."""
+
+    async def platforms(self, image: ImageReference) -> list[ImageStatus]:
+        """The states of a name's images for platforms."""
 
     async def times(self, manifest: Digest) -> dict[State, float]:
         """When the image last came into each state that it has been in."""
@@ -88,10 +93,25 @@ class StatusApi:
             image = parse_user_reference(text, request.host, self._upstreams)
         except UnknownUpstream as error:
             raise InvalidInput(str(error)) from error  # It will not be found later either, which a 404 would leave open.
-        status = await self._images.status(image)
-        if status is None:
-            raise NotFound(f"{image} was not pulled through this mirror yet; pull it once, and it is unpacked in the background")
-        return web.json_response(_image_document(status, await self._images.times(status.manifest)), headers=NO_STORE)
+        status = await self._status(image, _platform(request.query.get("platform")))
+        platforms = await self._images.platforms(status.image)
+        times = await self._images.times(status.manifest)
+        return web.json_response(_image_document(status, platforms, times), headers=NO_STORE)
+
+    async def _status(self, image: ImageReference, platform: Platform | None) -> ImageStatus:
+        """Raises NotFound, with what is known instead."""
+        status = await self._images.status(image, platform)
+        if status is not None:
+            return status
+        own = await self._images.status(image) if platform is not None else None
+        if own is not None and own.publication is None and own.target == own.manifest:
+            return own  # Only publishing it shows what it is for.
+        known = await self._images.platforms(own.image if own is not None else image)
+        if known:
+            names = ", ".join(str(found.platform) for found in known)
+            wanted = str(platform) if platform is not None else "the platforms that it publishes"
+            raise NotFound(f"this mirror has no image for {wanted} of {image}; it knows those for {names}: pull it, or name one")
+        raise NotFound(f"{image} was not pulled through this mirror yet; pull it once, and it is unpacked in the background")
 
     async def repositories(self, request: web.Request) -> web.Response:
         """All CVMFS repositories with their revision and what a client needs to mount them."""
@@ -145,11 +165,34 @@ def _repository_document(record: RepositoryFacts, url: str) -> dict[str, Any]:
     }
 
 
-def _image_document(status: ImageStatus, times: dict[State, float]) -> dict[str, Any]:
-    """All times are Unix seconds; `times` has when the image last came into each state."""
+def _platform(text: str | None) -> Platform | None:
+    """A platform as a script gives it, in normal form; a single word is an architecture of Linux. Raises InvalidInput."""
+    if not text:
+        return None
+    return Platform.parse(text if "/" in text else f"linux/{text}").normal
+
+
+def _platform_document(status: ImageStatus) -> dict[str, Any]:
+    publication = status.publication
+    return {
+        "platform": str(status.platform),
+        "state": status.state.value,
+        "path": publication.path if publication else None,
+        "fqrn": publication.fqrn if publication else None,
+        "revision": publication.revision if publication else None,
+        "manifest": str(status.manifest),
+    }
+
+
+def _image_document(status: ImageStatus, platforms: Sequence[ImageStatus], times: dict[State, float]) -> dict[str, Any]:
+    """All times are Unix seconds; `times` has when the image last came into each state.
+
+    `platform` is null for the path without one; `platforms` has the paths for those that are published, or on the way.
+    """
     publication = status.publication
     return {
         "image": str(status.image),
+        "platform": str(status.platform) if status.platform else None,
         "state": status.state.value,
         "reason": status.reason,
         "fqrn": publication.fqrn if publication else None,
@@ -163,5 +206,6 @@ def _image_document(status: ImageStatus, times: dict[State, float]) -> dict[str,
         "updated": status.updated,
         "published": status.published,
         "notes": status.notes.as_dict(),
+        "platforms": [_platform_document(found) for found in platforms],
         "times": {state.value: time for state, time in times.items()},
     }

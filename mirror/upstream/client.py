@@ -19,7 +19,14 @@ import aiohttp
 from mirror.errors import IntegrityError, InvalidInput
 from mirror.oci.digest import Digest
 from mirror.oci.listing import next_page, parse_referrers, parse_tag_list
-from mirror.oci.manifest import ACCEPTED_TYPES, OCI_INDEX, OCI_MANIFEST, declared_media_type, is_media_type
+from mirror.oci.manifest import (
+    ACCEPTED_TYPES,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    SCHEMA1_TYPES,
+    declared_media_type,
+    is_media_type,
+)
 from mirror.oci.reference import Reference
 from mirror.upstream.auth import Authenticator, TokenCache
 from mirror.upstream.body import read_limited
@@ -90,7 +97,7 @@ class UpstreamClient:
     async def get_manifest(self, repository: str, reference: Reference) -> FetchedManifest:
         """A manifest or index, verified by the digest that was asked for or else by the one that the upstream states.
 
-        Raises NotFound, Denied, UpstreamUnavailable, IntegrityError.
+        Raises NotFound, Denied, UpstreamUnavailable, IntegrityError, and InvalidInput for Docker's schema 1.
         """
         return await self._with_retries(lambda: self._get_manifest(repository, reference))
 
@@ -218,10 +225,17 @@ class UpstreamClient:
                 raw = await read_limited(response, limit)
             if raw is None:
                 raise IntegrityError(f"upstream {self.upstream.name} sends more than {limit} bytes as {what}")
+            media_type = _media_type(_content_type(response), raw)
+            if media_type in SCHEMA1_TYPES:
+                # Before its digest is looked at, which is not that of these bytes: signatures are left out of it.
+                raise InvalidInput(
+                    f"upstream {self.upstream.name} has {what} only in Docker's schema 1 ({media_type}), "
+                    "which this mirror does not serve; push it again with a current tool"
+                )
             digest = reference.digest or self._stated_digest(response, what) or Digest.of(raw)
             if Digest.of(raw, digest.algorithm) != digest:
                 raise IntegrityError(f"upstream {self.upstream.name} sends {what} with another digest than {digest}")
-            return FetchedManifest(raw, _media_type(_content_type(response), raw), digest)
+            return FetchedManifest(raw, media_type, digest)
         finally:
             response.close()
 

@@ -33,9 +33,11 @@ class Scripted:
     answers: list[tuple[int, Any]]
     url: str = ""
     asked: list[str] = field(default_factory=list)
+    platforms: list[str] = field(default_factory=list)
 
     async def handle(self, request: web.Request) -> web.Response:
         self.asked.append(request.query.get("ref", ""))
+        self.platforms.append(request.query.get("platform", ""))
         status, document = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return web.json_response(document, status=status)
 
@@ -69,6 +71,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (image("queued"), 3, "hub.test/app:1 queued"),
         (image("failed", reason="the hub is away", next_try=5.0), 4, "hub.test/app:1 failed: the hub is away"),
         (image("refused", reason="private"), 4, "hub.test/app:1 refused: private"),
+        (image("not-an-image", reason="it is a chart"), 4, "hub.test/app:1 not-an-image: it is a chart"),
         (NOT_PULLED, 5, ""),
         ((400, {"errors": [{"message": "no name"}]}), 2, ""),
         (AWAY, 1, ""),
@@ -95,6 +98,7 @@ async def test_waiting_goes_on_until_it_is_published_also_while_the_mirror_is_st
     ("answers", "code"),
     [
         ([image("queued"), image("refused", reason="private")], 4),
+        ([NOT_PULLED, image("not-an-image", reason="it is a chart")], 4),
         ([image("queued"), image("failed", reason="gave up")], 4),
         ([AWAY], 1),  # It never was there: a wrong address, most likely.
         ([(400, {"errors": [{"message": "no upstream"}]})], 2),
@@ -110,6 +114,13 @@ async def test_waiting_ends_where_nothing_more_will_come(answers: list[tuple[int
 async def test_patience_has_an_end() -> None:
     async with mirror(image("queued")) as scripted:
         assert (await scripted.where("--wait", "--timeout", "0.1")).exit_code == 3
+
+
+async def test_the_platform_is_the_mirrors_to_understand() -> None:
+    async with mirror(PUBLISHED) as scripted:
+        await scripted.where("--platform", "aarch64")
+        await scripted.where()
+    assert scripted.platforms == ["aarch64", ""]
 
 
 async def test_nobody_there() -> None:

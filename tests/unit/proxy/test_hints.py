@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from mirror.jobs.model import ImageStatus, Publication, State
 from mirror.oci.digest import Digest
+from mirror.oci.platform import Platform
 from mirror.oci.reference import ImageReference
 from mirror.proxy.hints import hint_headers, warning
 
@@ -47,6 +50,17 @@ def test_a_published_image_keeps_its_hint_while_another_name_of_it_is_being_adde
 )
 def test_before_publication_only_the_state_is_said(state: State) -> None:
     assert hint_headers(status(state)) == {"X-CVMFS-State": state.value}
+
+
+def test_the_hint_for_a_platforms_image_says_which() -> None:
+    path = "/cvmfs/unpacked.example.org/.multiarch/arm64/docker.io/library/debian:12"
+    found = replace(status(State.PUBLISHED, Publication("unpacked.example.org", path, 7)), platform=Platform("linux", "arm64"))
+    expected = f'299 - "docker.io/library/debian:12 for linux/arm64 is unpacked: apptainer exec {path} COMMAND"'
+    assert hint_headers(found)["Warning"] == expected
+
+
+def test_of_an_artifact_only_the_state_is_said() -> None:
+    assert hint_headers(status(State.NOT_AN_IMAGE, reason="it is a chart")) == {"X-CVMFS-State": "not-an-image"}
 
 
 def test_a_refusal_is_explained_to_the_user() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import DOCKER_LIST, OCI_MANIFEST
+from mirror.oci.manifest import DOCKER_LIST, DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED, OCI_MANIFEST
 from tests.support.faulty_registry import until
 from tests.support.mirror_server import HUB, MirrorServer, add_image
 
@@ -216,3 +216,14 @@ async def test_every_answer_has_an_id_that_the_logs_have_too(mirror: MirrorServe
     paths = ["/v2/", "/v2/team/app/manifests/1", f"/v2/team/app/blobs/{image.layer}", "/v2/team/app/tags/list", "/nothing"]
     ids = [(await mirror.get(path)).headers["X-Request-Id"] for path in paths]
     assert len(set(ids)) == len(paths)
+
+
+@pytest.mark.parametrize("stated", [DOCKER_SCHEMA1_SIGNED, DOCKER_SCHEMA1, "application/json"])
+async def test_schema_1_is_refused_in_words(mirror: MirrorServer, stated: str) -> None:
+    raw = b'{"schemaVersion": 1, "name": "team/old", "tag": "1", "fsLayers": [], "history": [], "signatures": []}'
+    digest = mirror.hub.add_manifest("team/old", "1", raw, stated)
+    for reference in ("1", str(digest)):
+        answer = await mirror.get(f"/v2/team/old/manifests/{reference}")
+        assert (answer.status, answer.code) == (400, "MANIFEST_INVALID")
+        assert "schema 1" in answer.message
+    assert (await mirror.get("/_debark/v1/images?ref=team/old:1")).status == 404

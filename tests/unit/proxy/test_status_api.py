@@ -9,11 +9,12 @@ from urllib.parse import quote
 import pytest
 
 from mirror.config.models import Config
-from mirror.jobs.model import Publication, PublishRequest
+from mirror.jobs.model import PlatformName, Publication, PublishRequest
 from mirror.jobs.notes import Notes
 from mirror.jobs.queue import Queue
 from mirror.jobs.repositories import Repositories, RepositoryFacts
 from mirror.oci.digest import Digest
+from mirror.oci.platform import Platform
 from mirror.oci.reference import ImageReference
 from mirror.state.engine import Database, DatabaseSettings, sqlite_url
 from tests.support.mirror_server import MirrorServer, mirror_server
@@ -24,17 +25,29 @@ IMAGE = ImageReference.parse("hub.test/team/app:1")
 DIGEST = Digest.of(b"manifest")
 NOTES = Notes(devices_dropped=4)
 PATH = f"/cvmfs/{FQRN}/hub.test/team/app:1"
+INDEX_DIGEST, ARM64_DIGEST = Digest.of(b"index"), Digest.of(b"arm64")
+AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
+AMD64_PATH, ARM64_PATH = (f"/cvmfs/{FQRN}/.multiarch/{name}/hub.test/team/app:1" for name in ("amd64", "arm64"))
 
 
 @pytest.fixture
 async def published(mirror: MirrorServer) -> MirrorServer:
-    """With one published image, as a publisher would have reported it."""
+    """With one image published for two platforms, as a publisher would have reported it."""
     database = Database(DatabaseSettings(sqlite_url(mirror.data / "state.sqlite")))
     await Repositories(database).put(FACTS)
     queue = Queue(database)
-    await queue.enqueue(PublishRequest(IMAGE, DIGEST, DIGEST))
-    await queue.claim("publisher", 1, 60)
-    await queue.published("publisher", DIGEST, FQRN, {IMAGE: Publication(FQRN, PATH, 7)}, [], notes=NOTES)
+    await queue.enqueue_all(
+        [
+            PublishRequest(IMAGE, INDEX_DIGEST, DIGEST),
+            PublishRequest(IMAGE, INDEX_DIGEST, DIGEST, AMD64),
+            PublishRequest(IMAGE, INDEX_DIGEST, ARM64_DIGEST, ARM64),
+        ]
+    )
+    await queue.claim("publisher", 2, 60)
+    amd64 = {PlatformName(IMAGE, AMD64): Publication(FQRN, AMD64_PATH, 7)}
+    await queue.published("publisher", DIGEST, FQRN, {IMAGE: Publication(FQRN, PATH, 7)}, [], platforms=amd64, notes=NOTES)
+    arm64 = {PlatformName(IMAGE, ARM64): Publication(FQRN, ARM64_PATH, 7)}
+    await queue.published("publisher", ARM64_DIGEST, FQRN, {}, [], platforms=arm64)
     await database.close()
     return mirror
 
@@ -59,6 +72,32 @@ async def test_where_an_image_is(published: MirrorServer, reference: str) -> Non
     assert document["notes"] == {"devices_dropped": 4}
     assert document["times"].keys() == {"queued", "fetching", "published"}
     assert document["times"]["published"] == document["published"] >= document["times"]["queued"]
+
+
+@pytest.mark.parametrize("platform", ["linux/arm64", "arm64", "aarch64", "linux/arm64/v8"])
+async def test_where_the_image_for_a_platform_is(published: MirrorServer, platform: str) -> None:
+    document = json.loads((await published.get(f"/_debark/v1/images?ref=team/app:1&platform={quote(platform)}")).body)
+    assert (document["platform"], document["path"], document["manifest"]) == ("linux/arm64", ARM64_PATH, str(ARM64_DIGEST))
+    plain = json.loads((await published.get("/_debark/v1/images?ref=team/app:1")).body)
+    assert (plain["platform"], plain["path"]) == (None, PATH)
+    for answer in (document, plain):
+        assert [(found["platform"], found["path"], found["state"]) for found in answer["platforms"]] == [
+            ("linux/amd64", AMD64_PATH, "published"),
+            ("linux/arm64", ARM64_PATH, "published"),
+        ]
+
+
+async def test_platforms_that_are_not_there_are_told_from_those_that_are(published: MirrorServer) -> None:
+    answer = await published.get("/_debark/v1/images?ref=team/app:1&platform=s390x")
+    assert answer.status == 404
+    assert "it knows those for linux/amd64, linux/arm64" in answer.message
+    assert (await published.get("/_debark/v1/images?ref=team/app:1&platform=a/b/c/d")).status == 400
+
+
+async def test_a_child_of_an_index_has_the_path_of_its_platform(published: MirrorServer) -> None:
+    for digest, path in ((DIGEST, PATH), (ARM64_DIGEST, ARM64_PATH), (INDEX_DIGEST, PATH)):
+        document = json.loads((await published.get(f"/_debark/v1/images?ref=team/app@{digest}")).body)
+        assert document["path"] == path
 
 
 @pytest.mark.parametrize(
