@@ -13,12 +13,12 @@ from typing import Any
 
 from sqlalchemy import delete, or_, select, update
 
-from mirror.jobs.change import NOT_PUBLISHED, Change, is_name
+from mirror.jobs.change import NOT_PUBLISHED, Change, is_of
 from mirror.jobs.model import State
 from mirror.oci.digest import Digest
 from mirror.oci.reference import ImageReference
 from mirror.state.engine import Database
-from mirror.state.schema import blocks, images, names, removals, repositories
+from mirror.state.schema import blocks, images, index_children, names, removals, repositories
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +49,25 @@ class Blocks:
         self._clock = clock
 
     async def leading_from(self, image: ImageReference) -> list[Digest]:
-        """Digests that a name stands for: image manifests of all its platforms, and what it resolved to. Empty if unknown."""
+        """Digests that a name stands for: what it resolved to, and image manifests of all platforms. Empty if unknown.
+
+        The digest of an image's manifest stands for that image only, even where an index lists it.
+        """
         digest = image.reference.digest
-        if digest is None:
-            wanted: tuple[Any, ...] = is_name(image)
-        else:
-            wanted = (
-                names.c.registry == image.name.registry,
-                names.c.repository == image.name.repository,
-                or_(names.c.target_digest == str(digest), names.c.manifest_digest == str(digest)),
-            )
+        wanted = (
+            is_of(image)
+            if digest is None
+            else (or_(names.c.target_digest == str(digest), names.c.manifest_digest == str(digest)),)
+        )
         statement = select(names.c.manifest_digest, names.c.target_digest).where(*wanted)
         async with self._database.read() as connection:
             rows = (await connection.execute(statement)).all()
-        found = {row.manifest_digest: None for row in rows} | {row.target_digest: None for row in rows}
+            if digest is not None and any(row.manifest_digest == str(digest) for row in rows):
+                return [digest]
+            targets = [row.target_digest for row in rows]
+            listed = select(index_children.c.manifest_digest).where(index_children.c.index_digest.in_([*targets, str(digest)]))
+            children = (await connection.execute(listed.order_by(index_children.c.position))).scalars().all()
+        found = dict.fromkeys([*(row.manifest_digest for row in rows), *targets, *children])
         return [Digest.parse(text) for text in found]
 
     async def add(self, digests: Collection[Digest], image: ImageReference, reason: str, by: str) -> list[Block]:
@@ -86,7 +91,10 @@ class Blocks:
                 await connection.execute(select(images.c.manifest_digest).where(images.c.manifest_digest.in_(texts)))
             ).scalars()
             known = list(found)
-            await connection.execute(update(names).where(names.c.manifest_digest.in_(known)).values(**NOT_PUBLISHED))
+            theirs = names.c.manifest_digest.in_(known)
+            linked = update(names).where(theirs, names.c.published_at.is_not(None))
+            await connection.execute(linked.values(link_fqrn=None, link_path=None))
+            await connection.execute(update(names).where(theirs).values(**NOT_PUBLISHED))
             told = new[0].for_users if new else None
             await change.set_state(known, State.REFUSED, reason=told, lease_owner=None, ready_at=None)
             places = list((await connection.execute(select(repositories.c.fqrn))).scalars())

@@ -22,7 +22,7 @@ from mirror.oci.reference import ImageReference, Reference, RepositoryName
 from mirror.state.engine import Database
 from mirror.state.schema import counters, images, leftovers, names
 
-NOT_PUBLISHED: dict[str, None] = dict.fromkeys(("fqrn", "path", "revision", "published_at"))
+NOT_PUBLISHED: dict[str, None] = dict.fromkeys(("fqrn", "path", "revision", "published_at", "refusal", "refused_at"))
 """Columns of a name that waits to be published."""
 
 
@@ -82,7 +82,10 @@ class Change:
             raise LeaseExpired(f"{owner} has lost the lease of {', '.join(digests)}: another publisher may work on it")
 
     async def waiting_names(self, digests: Collection[str]) -> dict[str, list[PublishRequest]]:
-        """The names of these images that have no public path yet, oldest first; images without such names are left out."""
+        """The names of these images that have no public path yet, oldest first; images without such names are left out.
+
+        Names that are refused do not wait.
+        """
         statement = (
             select(
                 names.c.registry,
@@ -92,7 +95,7 @@ class Change:
                 names.c.target_digest,
                 names.c.manifest_digest,
             )
-            .where(names.c.manifest_digest.in_(digests), names.c.published_at.is_(None))
+            .where(names.c.manifest_digest.in_(digests), names.c.published_at.is_(None), names.c.refusal.is_(None))
             .order_by(names.c.requested_at, names.c.registry, names.c.repository, names.c.reference, names.c.platform)
         )
         waiting: dict[str, list[PublishRequest]] = {}

@@ -82,7 +82,9 @@ async def _name_and_image(connection: AsyncConnection, request: PublishRequest) 
             names.c.target_digest,
             names.c.manifest_digest,
             names.c.published_at,
+            names.c.refused_at,
             images.c.state,
+            images.c.reason,
             images.c.ready_at,
             images.c.updated_at,
         )
@@ -97,6 +99,11 @@ def _leads_there(row: Any, request: PublishRequest) -> bool:
 
 
 def _queues_again(row: Any, policy: RetryPolicy, now: float) -> bool:
+    if row.refused_at is not None and now - row.refused_at < policy.refused_pause:
+        return False
+    if row.state == State.REFUSED.value and row.reason is None and row.refused_at is None:
+        # Only other names of the image were refused.
+        return True
     return policy.queues_again(
         State(row.state), ready_at=row.ready_at, updated_at=row.updated_at, name_waits=row.published_at is None, now=now
     )

@@ -216,6 +216,19 @@ class Queue:
         async with Change.begin(self._database, self._clock()) as change:
             await change.delete_leftovers(gone)
 
+    async def refuse_names(self, owner: str, manifest: Digest, refused: Mapping[PublishRequest, str]) -> None:
+        """Let these names of the image not be published, each for its reason; other names of it may be.
+
+        A pull after the pause of refused images has them judged again. If no name is left that waits, the work on the image is
+        over, and so is the lease. Raises LeaseExpired, changing nothing.
+        """
+        async with Change.begin(self._database, self._clock()) as change:
+            await change.check_owner(owner, [str(manifest)])
+            for request, reason in refused.items():
+                await change.update_name(request.image, request.platform, refusal=reason, refused_at=change.now)
+            if not await change.waiting_names([str(manifest)]):
+                await change.set_state([str(manifest)], State.REFUSED, reason=None, lease_owner=None, ready_at=None)
+
     async def failed(self, owner: str, manifest: Digest, reason: str, retry_after: float | None = None) -> float | None:
         """This try failed. Returns when the next one is due (Unix seconds), None if only another pull brings it.
 

@@ -137,6 +137,7 @@ def _rows() -> Select[Any]:
         names.c.path,
         names.c.revision,
         names.c.published_at,
+        names.c.refusal,
         images.c.state,
         images.c.reason,
         images.c.attempts,
@@ -157,6 +158,9 @@ def _leads_to(name: RepositoryName, digest: Digest) -> tuple[Any, ...]:
 def _status(row: Any) -> ImageStatus:
     state = State(row.state)
     publication = None
+    reason = row.reason
+    if row.refusal is not None:
+        state, reason = State.REFUSED, row.refusal
     if row.published_at is not None:
         # The image may be a job again for the sake of other names; this one stays readable.
         state = State.PUBLISHED
@@ -166,7 +170,7 @@ def _status(row: Any) -> ImageStatus:
         manifest=Digest.parse(row.manifest_digest),
         target=Digest.parse(row.target_digest),
         state=state,
-        reason=row.reason if publication is None else None,
+        reason=reason if publication is None else None,
         publication=publication,
         attempts=row.attempts,
         next_try=row.ready_at if state is State.FAILED else None,

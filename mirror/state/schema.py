@@ -90,6 +90,8 @@ names = Table(
     Column("path", Text),
     Column("revision", BigInteger),
     Column("published_at", Double),
+    Column("refusal", Text, comment="why this name is not published, whatever its image is"),
+    Column("refused_at", Double),
     Column("link_fqrn", Text, comment="where its public link is, whatever that leads to meanwhile"),
     Column("link_path", Text),
     Column(

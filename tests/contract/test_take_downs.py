@@ -172,3 +172,53 @@ async def test_amounts_count_what_was_published_and_what_was_begun_before(databa
     clock.advance(10)
     assert (clock.now - 10, 100) not in await amounts.before(jobs[1].manifest, source, clock.now - 5)
     assert await amounts.before(jobs[1].manifest, ImageReference.parse("hub.test/x:1").name, started) == []
+
+
+async def test_the_digest_of_one_platform_stands_for_that_only(database: Database, queue: Queue, blocks: Blocks) -> None:
+    for manifest in ("amd64", "arm64"):
+        await queue.enqueue(request_for(f"debian:{manifest}", manifest, "index"))
+    by_digest = ImageReference.parse(f"debian@{digest_of('amd64')}")
+    assert await blocks.leading_from(by_digest) == [digest_of("amd64")]
+    index = ImageReference.parse(f"debian@{digest_of('index')}")
+    assert set(await blocks.leading_from(index)) == {digest_of(name) for name in ("amd64", "arm64", "index")}
+
+
+async def test_a_name_that_is_refused_does_not_keep_the_others_back(database: Database, queue: Queue, clock: Clock) -> None:
+    for name in ("debian:12", "debian:denied"):
+        await queue.enqueue(request_for(name, "image"))
+    job = await _claim(queue)
+    denied = next(request for request in job.requests if request.image.reference.tag == "denied")
+    await queue.refuse_names("p", job.manifest, {denied: "a rule"})
+    allowed = [request for request in job.requests if request != denied]
+    await queue.published("p", job.manifest, FQRNS[0], {allowed[0].image: Publication(FQRNS[0], "/cvmfs/x", 2)}, [])
+    assert (await _status(database, "debian:12")).state is State.PUBLISHED
+    status = await _status(database, "debian:denied")
+    assert (status.state, status.reason) == (State.REFUSED, "a rule")
+    assert not await queue.enqueue(request_for("debian:denied", "image"))
+    assert await queue.enqueue(request_for("debian:another", "image"))
+    assert [request.image.reference.tag for request in (await _claim(queue)).requests] == ["another"]
+
+
+async def test_an_image_whose_names_are_all_refused_takes_another_name_at_once(
+    database: Database, queue: Queue, clock: Clock
+) -> None:
+    await queue.enqueue(request_for("debian:denied", "image"))
+    job = await _claim(queue)
+    await queue.refuse_names("p", job.manifest, dict.fromkeys(job.requests, "a rule"))
+    with pytest.raises(LeaseExpired):
+        await queue.advance("p", [job.manifest], State.INGESTING)
+    assert not await queue.enqueue(request_for("debian:denied", "image"))
+    assert await queue.enqueue(request_for("debian:12", "image"))
+    assert [request.image.reference.tag for request in (await _claim(queue)).requests] == ["12"]
+    await queue.refused("p", job.manifest, "broken")
+    await queue.enqueue(request_for("debian:13", "image"))
+    assert await queue.claim("p", 1, 60) == []
+
+
+async def test_a_refused_name_is_judged_again_after_the_pause(database: Database, queue: Queue, clock: Clock) -> None:
+    await queue.enqueue(request_for("debian:denied", "image"))
+    job = await _claim(queue)
+    await queue.refuse_names("p", job.manifest, dict.fromkeys(job.requests, "a rule"))
+    clock.advance(86400)
+    assert await queue.enqueue(request_for("debian:denied", "image"))
+    assert (await _claim(queue)).requests == job.requests
