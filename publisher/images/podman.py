@@ -10,10 +10,12 @@ the ids that it would give them itself.
     podmanStore/overlay-images/images.json, images.lock
     podmanStore/chains/<ab>/<layer id>/diff         -> /cvmfs/<fqrn>/.layers/<ab>/<hex>/layerfs
     podmanStore/chains/<ab>/<layer id>/link, lower  the layer's link id; those of the layers below, nearest first
+    podmanStore/chains/<ab>/<layer id>/merged, empty  empty directories
     podmanStore/images/<ab>/<image id>/             manifest, config, and the manifest once more by its digest
 
 A layer has one id for each stack of layers that it is on top of. Directories that list all layers or all images have only links,
-one row each; the rest is in small catalogs. `diff` is absolute: readers refuse a relative link where they compare or export layers.
+one row each; the rest is in small catalogs. `diff` is absolute: readers that compare layers refuse a relative link; and they
+mount at `merged`, with `empty` below a lowest layer.
 """
 
 from __future__ import annotations

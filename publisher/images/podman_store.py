@@ -138,8 +138,11 @@ class PodmanStore:
             b"diff": self._link(podman.diff_target(self._transaction.fqrn, descriptor.digest)),
             b"link": _file(link, self._now),
         }
+        children[b"merged"] = self._directory()
         if below:
             children[b"lower"] = _file(lower, self._now)
+        else:
+            children[b"empty"] = self._directory()
         self._put_directory(podman.chain_directory(layer), children)
         for path, target in (podman.overlay_link(layer), podman.short_link(layer, descriptor.digest)):
             self._transaction.put_symlink(path, target)
@@ -167,8 +170,9 @@ class PodmanStore:
     def _put_directory(self, path: bytes, children: dict[bytes, Directory | Entry] | dict[bytes, Entry]) -> None:
         self._transaction.make_catalog(podman.fan_catalog(path))
         self._transaction.remove(path)
-        attributes = Entry(mode=stat.S_IFDIR | 0o755, mtime=int(self._now))
-        self._transaction.put_tree(path, Directory(attributes, dict(children)))
+        directory = self._directory()
+        directory.children.update(children)
+        self._transaction.put_tree(path, directory)
 
     def _remove_directory(self, path: bytes) -> None:
         self._transaction.remove(path)
@@ -187,6 +191,9 @@ class PodmanStore:
     def _stored(self, contents: Sequence[bytes]) -> list[Ticket]:
         with self._pipeline.intake() as intake:
             return [intake.add_bytes(content) for content in contents]
+
+    def _directory(self) -> Directory:
+        return Directory(Entry(mode=stat.S_IFDIR | 0o755, mtime=int(self._now)))
 
     def _link(self, target: bytes) -> Entry:
         return Entry(mode=stat.S_IFLNK | 0o777, mtime=int(self._now), symlink=target)

@@ -95,6 +95,7 @@ def _root(name: str, environment: dict[str, str]) -> list[dict[str, Any]]:
         mounted = run(["buildah", "mount", container], env=environment).stdout.strip()
         return [asdict(_as_users_see(found)) for found in walk(Path(mounted))]
     finally:
+        run(["buildah", "commit", "--quiet", container, f"localhost/{container}"], env=environment)  # compares layers
         run(["buildah", "rm", container], env=environment)
 
 
