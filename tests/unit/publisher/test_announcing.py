@@ -12,9 +12,18 @@ from aiohttp import web
 
 from mirror.background import running
 from publisher.announce import Announcer
+from publisher.cvmfs.manifest import MANIFEST_NAME
+from publisher.keys import load_public_key
+from publisher.objects.local import LocalObjectStore
 from publisher.replicate.announcements import listening
+from publisher.replicate.follow import follow
+from tests.support import publishing as publishing_support
+from tests.support.faulty_registry import FaultyRegistry, until
+from tests.support.memory_store import MemoryStore
 from tests.support.replicas import publish
 from tests.support.repositories import FQRN, new_repository
+from tests.support.repository_server import RepositoryServer
+from tests.support.small_images import tiny
 
 
 async def test_a_replica_hears_of_a_revision(tmp_path: Path) -> None:
@@ -71,3 +80,38 @@ async def test_nobody_to_tell(tmp_path: Path) -> None:
     announcer.announce(FQRN)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(announcer.run(), 0.05)
+
+
+async def test_an_image_is_in_a_replica_that_looks_once_an_hour(tmp_path: Path) -> None:
+    """From a request in the queue through the running publisher to another machine's storage."""
+    fqrn, announced, seen = publishing_support.FQRN, asyncio.Event(), asyncio.Queue[int]()
+    image, replica = tiny("hello"), MemoryStore()
+    async with (
+        listening("127.0.0.1", 0, fqrn, announced) as url,
+        FaultyRegistry() as hub,
+        publishing_support.publishing(tmp_path, hub, f'announce = ["{url}"]\n') as here,
+        here.publisher(),
+    ):
+        data = here.config.data
+        key, manifest = data / "keys" / f"{fqrn}.pub", data / "cvmfs" / fqrn / MANIFEST_NAME
+        await until(manifest.exists)
+        async with RepositoryServer(LocalObjectStore(data / "cvmfs" / fqrn), fqrn).running() as server:
+            following = follow(
+                server.url,
+                fqrn,
+                load_public_key(key.read_bytes()),
+                replica,
+                tmp_path / "replica-spool",
+                poll_seconds=3600.0,
+                announced=announced,
+                on_replicated=lambda done: seen.put_nowait(done.manifest.revision),
+            )
+            task = asyncio.create_task(following)
+            try:
+                assert await asyncio.wait_for(seen.get(), 10) == 1
+                digest = publishing_support.offer(hub, "team/app", "1", image)
+                await here.request("hub.test/team/app:1", digest)
+                assert await asyncio.wait_for(seen.get(), 20) == 2
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import resource
 import sqlite3
 import zlib
@@ -142,6 +144,46 @@ async def test_a_server_that_says_nothing(source: Source) -> None:
     )
     source.server.spoil(*an_object(source, "data"), silent(5))
     await source.refused(Unavailable, "no answer in time", limits=limits)
+
+
+@pytest.mark.parametrize(("kind", "spooled_above"), [*((kind, 1 << 20) for kind in KINDS), ("data", 100)])
+async def test_a_body_that_crawls(source: Source, kind: str, spooled_above: int) -> None:
+    """Never silent, but never done: a byte each few milliseconds of what would take longer than anything may."""
+
+    async def crawl(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "50000"})
+        await response.prepare(request)
+        while True:
+            await response.write(b"x")
+            await asyncio.sleep(0.02)
+
+    content, letter = an_object(source, kind)
+    source.server.spoil(content, letter, crawl)
+    twice = replace(QUICK, attempts=2)
+    patience = HttpLimits(connections=4, connect_seconds=0.1, silence_seconds=0.1, slowest_rate=1 << 24, attempts=twice)
+    limits = replace(LIMITS, http=patience, spooled_above=spooled_above, history_bytes=1 << 20, catalog_bytes=1 << 20)
+    await source.refused(Unavailable, "crawls", limits=limits)
+    assert source.server.requests[content.object_path(letter)] <= twice.attempts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_object_that_is_elsewhere(source: Source, kind: str) -> None:
+    content, letter = an_object(source, kind)
+    source.server.spoil(content, letter, status(302, Location="http://169.254.169.254/latest"))
+    await source.refused(Unavailable, "redirects to 'http://169.254.169.254/latest'")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_answer_that_would_expand(source: Source, kind: str) -> None:
+    """A server that compresses on its own makes other bytes; they are not unpacked."""
+    content, letter = an_object(source, kind)
+    sent = gzip.compress(source.store.contents[content, letter])
+
+    async def compressed(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=sent, headers={"Content-Encoding": "gzip"})
+
+    source.server.spoil(content, letter, compressed)
+    await source.refused(RepositoryDamaged, "their hash differs")
 
 
 async def test_a_server_that_is_not_there(source: Source) -> None:

@@ -26,15 +26,17 @@ ROOT = Path(__file__).parents[3]
 
 _PARENT = """
 import asyncio, os, signal, sys, traceback
+from dataclasses import replace
 from pathlib import Path
 from publisher.keys import load_public_key
 from publisher.objects.local import LocalObjectStore
 from publisher.replicate.replica import replicate as pull
-from tests.support.replicas import LIMITS
+from tests.support.replicas import LIMITS as BASE
 from tests.support.repositories import FQRN, Clock
 
 url, place = sys.argv[1], Path(sys.argv[2])
 key = load_public_key(sys.argv[3].encode())
+LIMITS = replace(BASE, spooled_above=600)  # so that objects go both ways, through memory and through files
 
 def replicate(die_at, number):
     def on_step(step):
