@@ -12,12 +12,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from struct import Struct
 
 from publisher.errors import BrokenLayer
 
 BLOCK = 512
 
-_CHECKSUM = slice(148, 156)
+_FIELDS = Struct("100s 8s 8s 8s 12s 12s 8s 1s 100s")
+"""Name, mode, uid, gid, size, modification time, checksum, type flag, name of a link."""
 _BLANK_CHECKSUM = 8 * 0x20
 """The field counts as blanks."""
 _ZEROS = bytes(BLOCK)
@@ -46,7 +48,7 @@ class Kind(Enum):
 
 
 _KINDS = {kind.value: kind for kind in Kind} | {b"\0": Kind.FILE, b"7": Kind.FILE, b"X": Kind.PAX}
-_WITH_DATA = frozenset({Kind.FILE, Kind.GNU_SPARSE, Kind.GNU_LONG_NAME, Kind.GNU_LONG_LINK, Kind.PAX, Kind.PAX_GLOBAL})
+_WITH_DATA = (Kind.FILE, Kind.GNU_SPARSE, Kind.GNU_LONG_NAME, Kind.GNU_LONG_LINK, Kind.PAX, Kind.PAX_GLOBAL)
 
 
 @dataclass(slots=True)
@@ -78,26 +80,26 @@ def is_end(block: bytes) -> bool:
 
 def parse_header(block: bytes) -> Header:
     """Read a block of 512 bytes that is not zero. Raises BrokenLayer."""
-    stored = block[_CHECKSUM].strip(b" \0").lstrip(b"0")
-    computed = sum(block) - sum(block[_CHECKSUM]) + _BLANK_CHECKSUM
+    name, mode, uid, gid, size, mtime, checksum, flag, link = _FIELDS.unpack_from(block)
+    stored = checksum.strip(b" \0").lstrip(b"0")
+    computed = sum(block) - sum(checksum) + _BLANK_CHECKSUM
     if stored != b"%o" % computed and stored != b"%o" % _signed_sum(block):
         raise BrokenLayer("no tar header where one is expected: its checksum is wrong")
-    flag = block[156:157]
     kind = _KINDS.get(flag)
     if kind is None:
         raise BrokenLayer(f"a member has the type {flag!r}, which no layer can have")
-    name = _text(block[:100])
+    name = _text(name)
     if block.startswith(_POSIX_MAGIC, 257) and block[345]:
         name = _text(block[345:500]) + b"/" + name
     header = Header(
         kind=kind,
         name=name,
-        link=_text(block[157:257]),
-        mode=_number(block[100:108]),
-        uid=_number(block[108:116]),
-        gid=_number(block[116:124]),
-        size=_number(block[124:136]) if kind in _WITH_DATA else 0,
-        mtime=_number(block[136:148]),
+        link=_text(link),
+        mode=_number(mode),
+        uid=_number(uid),
+        gid=_number(gid),
+        size=_number(size) if kind in _WITH_DATA else 0,
+        mtime=_number(mtime),
         old_style=flag == b"\0",
     )
     if header.size < 0:

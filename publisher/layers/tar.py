@@ -16,7 +16,7 @@ from publisher.layers.header import BLOCK, Header, Kind, is_end, parse_header, p
 from publisher.layers.limits import LayerLimits
 from publisher.layers.stream import LayerStream
 
-_EXTENSIONS = frozenset({Kind.PAX, Kind.PAX_GLOBAL, Kind.GNU_LONG_NAME, Kind.GNU_LONG_LINK})
+_EXTENSIONS = (Kind.PAX, Kind.PAX_GLOBAL, Kind.GNU_LONG_NAME, Kind.GNU_LONG_LINK)
 _LARGEST_ID = (1 << 32) - 2
 """The largest that a catalog was proven with; the next one means "none" to system calls."""
 _TIME_LIMIT = 1 << 62
