@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from publisher.objects.pipeline import Pipeline, PipelineLimits
 from tests.support.layers import content_of
 from tests.support.memory_store import MemoryStore
 
-SHELLS = [shell for shell in ("/bin/dash", "/bin/bash") if Path(shell).exists()] or ["/bin/sh"]
+SHELLS = [shell for shell in ("dash", "bash", "bash --posix", "busybox sh") if shutil.which(shell.split()[0])] or ["sh"]
+"""What images have as /bin/sh, as command lines."""
 SHOW = "import os, sys; sys.stdout.buffer.write(b'\\0'.join([*map(os.fsencode, sys.argv[1:]), b'']))"
 """Python code that writes its arguments, a zero byte behind each."""
 
@@ -55,7 +57,7 @@ class ImageRoot:
 
     def run(self, shell: str, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [shell, self.path(name), *map(os.fsencode, arguments)],
+            [*shell.split(), self.path(name), *map(os.fsencode, arguments)],
             env={"PATH": os.environ["PATH"], **environment},
             capture_output=True,
             check=False,
