@@ -19,9 +19,9 @@ from tests.support.image_scripts import SHELLS, SHOW, ImageRoot, config
 awkward = st.sampled_from("'\"\\$`!*?[]{}()<>|&;#~= \t\n\r-%^a0")
 text = st.text(st.one_of(awkward, st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=30)
 HOSTILE = [
-    "", "-", "-n", "--", "-c", "$(touch owned)", "`touch owned`", "$HOME", "${IFS}", "'", "''\\''", '"', "\\", "\\n", "a\nb", "\n",
-    "\r\n", "* ?", "~", "!!", "#no comment", "a;b", "a&b", "a|b", ">owned", "<(id)", "{a,b}", "$'x'", "%s%n", "\x1b[2J", "\x7f", "é",
-    "\U0001f600", " ",
+    "", "-", "-n", "--", "-c", "$(touch owned)", "`touch owned`", "$HOME", "${IFS}", "'", "''\\''", '"', "\\", "\\n", "a\nb",
+    "\n", "\r\n", "* ?", "~", "!!", "#no comment", "a;b", "a&b", "a|b", ">owned", "<(id)", "{a,b}", "$'x'", "%s%n", "\x1b[2J",
+    "\x7f", "é", "\U0001f600", " ",
 ]  # fmt: skip
 SHOW_VARIABLES = "import os, sys; sys.stdout.buffer.write(b'\\0'.join(os.environb[n.encode()] for n in sys.argv[1:]))"
 
