@@ -19,6 +19,7 @@ from publisher.transaction import Transaction
 from tests.support.collecting import AT_ONCE, DAY, attached, image, needed, objects
 from tests.support.memory_store import MemoryStore
 from tests.support.repositories import Clock, new_repository, problems
+from tests.support.sample_tree import facts
 
 HOUR = 3600.0
 IMAGES = st.sampled_from(["a", "b", "c"])
@@ -36,6 +37,7 @@ OPERATIONS = st.lists(
         st.tuples(st.just("remove"), IMAGES),
         st.tuples(st.just("tag"), NAMES),
         st.tuples(st.just("untag"), NAMES),
+        st.tuples(st.just("rollback"), NAMES),
         st.tuples(st.just("die"), IMAGES),
         st.tuples(st.just("prepare"), IMAGES),
         st.tuples(st.just("finish"), st.none()),
@@ -52,6 +54,8 @@ class Past:
 
     root: ContentHash
     tags: dict[str, ContentHash]
+    tree: object
+    """Facts of all that it holds."""
     ended: float = float("inf")
 
 
@@ -98,6 +102,8 @@ class Life:
                 transaction.tag(value)
             elif operation == "untag":
                 transaction.untag(value)
+            elif operation == "rollback" and value in self.revisions[-1].tags:
+                transaction.go_back(self.revisions[-1].tags[value], None)
             if operation == "die":
                 self.die(transaction)
             else:
@@ -119,7 +125,8 @@ class Life:
                 self.revisions[-1].ended = self.clock()
             history = self.repository.reader().history()
             tags = {} if history is None else {name: tag.root for name, tag in history.tags().items()}
-            self.revisions.append(Past(revision.root_hash, tags))
+            tree = facts(self.repository.reader().tree(b""))
+            self.revisions.append(Past(revision.root_hash, tags, tree))
         self.clock.now += 1
 
     def collect(self, policy: CollectionPolicy) -> None:
@@ -128,6 +135,10 @@ class Life:
         known = {past.root for past in self.revisions}
         self.gone |= {root for root in known if not self.store.contains(root, ObjectKind.CATALOG)}
         assert not wanted & self.gone
+        reader = self.repository.reader()
+        for past in self.revisions:
+            if past.root in wanted:
+                assert facts(reader.at(past.root).tree(b"")) == past.tree
         assert needed(self.repository, known - self.gone) <= objects(self.store), "a revision is there by halves"
         assert result.roots >= len(wanted)
         assert problems(self.repository) == []
