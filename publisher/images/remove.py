@@ -40,12 +40,17 @@ class GoingImage:
 
 @dataclass(slots=True)
 class Gone:
-    """What was removed; names are paths below the repository's root."""
+    """What was removed."""
 
-    names: list[str] = field(default_factory=list)
+    names: dict[str, Digest | None] = field(default_factory=dict)
+    """Paths below the repository's root, each with the image that it led to, if a document beside it said so."""
     roots: list[Digest] = field(default_factory=list)
     """Configs whose root file systems went."""
     layers: list[Digest] = field(default_factory=list)
+
+    def names_of(self, image: Digest) -> list[str]:
+        """The names of one image, by the digest of its manifest."""
+        return [name for name, digest in self.names.items() if digest == image]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ def remove_images(transaction: Transaction, pipeline: Pipeline, images: Sequence
     for link in ours:
         _forget(store, link.path)
         _remove_name(transaction, link.path)
-        gone.names.append(link.path.decode("utf-8", "backslashreplace"))
+        gone.names[link.path.decode("utf-8", "backslashreplace")] = link.digest
     for flat, config in flats.items():
         if flat not in kept_flats and transaction.exists(flat):
             if store is not None:

@@ -130,7 +130,7 @@ def test_an_image_without_names_goes_by_its_manifest_and_one_that_is_gone_change
     old, new = ((0, 1), 0, {NAMES[0]}), ((0, 2), 0, {NAMES[0]})
     with repository_with([old, new]) as (repository, _, pipeline), repository_with([new]) as (expected, _, _):
         gone = removed(repository, pipeline, going(pipeline, [old]))
-        assert gone.names == []
+        assert gone.names == {}
         assert facts(repository) == facts(expected)
         revision = repository.manifest().revision
         assert removed(repository, pipeline, going(pipeline, [old])) == Gone()
