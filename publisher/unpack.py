@@ -42,6 +42,7 @@ from publisher.layers.permissions import PermissionPolicy, apply_permissions
 from publisher.layers.policy import LayerPolicy
 from publisher.public import MAX_CONFIG, PublicContent, PublicManifest
 from publisher.sif import image as sif
+from publisher.sif.facts import SifFacts
 from publisher.sif.image import SifRules
 from publisher.stratum0 import Stratum0
 
@@ -132,15 +133,16 @@ class Unpacker:
         repository = self._stratum0.repository
         since = repository.clock()
         reader = await asyncio.to_thread(repository.reader)
-        names, platforms = own_names(job.requests), platform_names(job.requests, None)
-        image = PreparedImage(job.manifest, public.raw, public.manifest, names, platforms=platforms, safe_since=since)
+        image = PreparedImage(job.manifest, public.raw, public.manifest, own_names(job.requests), safe_since=since)
         if await asyncio.to_thread(reader.lookup, layout.flat_root(image.config)) is not None:
-            return image
+            facts = SifFacts.parse(await asyncio.to_thread(reader.read, layout.sif_document(image.config)))
+            return replace(image, notes=facts.notes, platforms=platform_names(job.requests, facts.platform))
         path = await self._content.proven_blob(job.source, file)
         await on_state(State.INGESTING)
         rules = SifRules(self._limits.layer, self._policy, self._permissions)
-        root = await self._in_thread(sif.flat_root, path, self._stratum0.pipeline, rules, self._stopping.is_set)
-        return replace(image, flat=root.tree, notes=root.notes)
+        flat, facts = await self._in_thread(sif.flat_root, path, self._stratum0.pipeline, rules, self._stopping.is_set)
+        platforms = platform_names(job.requests, facts.platform)
+        return replace(image, flat=flat, notes=facts.notes, platforms=platforms, sif_facts=facts.as_json())
 
     async def _fetch_lacking(
         self, name: RepositoryName, layers: Sequence[Descriptor], reader: RepositoryReader, on_state: OnState

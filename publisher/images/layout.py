@@ -5,6 +5,7 @@
     .layers/<ab>/<hex>/.metadata/origin.json              the images that it was unpacked for
     .flat/<ab>/<hex>                                      a whole root file system
     .metadata/<image>/manifest.json                       the manifest, byte for byte
+    .metadata/.sif/<ab>/<hex>/sif.json                    what is known of a SIF file beside its root file system
     <image>                                               symbolic link to the root file system
     .multiarch/<arch>/<image>                             the same for one platform, be it the one that <image> is for or another
     .multiarch/<uname -m>                                 symbolic link to .multiarch/<arch>
@@ -30,6 +31,7 @@ from mirror.oci.reference import DOCKER_HUB, ImageReference
 LAYERS = b".layers"
 FLAT = b".flat"
 METADATA = b".metadata"
+SIF = METADATA + b"/.sif"
 MULTIARCH = b".multiarch"
 
 _MACHINES = {
@@ -114,6 +116,11 @@ def manifest_document(image: ImageReference) -> bytes:
 def document_beside(link: bytes) -> bytes:
     """The bytes of the manifest of the image that this public link leads to."""
     return METADATA + b"/" + link + b"/manifest.json"
+
+
+def sif_document(file: Digest) -> bytes:
+    """What was found out about a SIF file (`publisher.sif.facts`)."""
+    return _fanned(SIF, file) + b"/sif.json"
 
 
 def layer_catalogs(layer: Digest) -> tuple[bytes, bytes]:

@@ -65,6 +65,8 @@ class PreparedImage:
     """Names for platforms."""
     safe_since: float = math.inf
     """Of a root file system that is not made of layers: as a layer's."""
+    sif_facts: bytes = b""
+    """The document on a SIF file, if this is its image and the repository does not have it."""
 
     @property
     def config(self) -> Digest:
@@ -111,6 +113,7 @@ def place_images(
         for layer in image.layers:
             _place_layer(transaction, pipeline, layer, image.config, now=now, marker_files=policy.marker_files)
         _place_flat(transaction, image)
+        _place_sif_facts(transaction, pipeline, image, now)
         if store is not None:
             if policy.podman_store and image.raw_config:
                 store.add(StoreImage(image.digest, image.raw_manifest, image.manifest, image.raw_config))
@@ -133,6 +136,13 @@ def _place_flat(transaction: Transaction, image: PreparedImage) -> None:
     for path in layout.flat_catalogs(image.config):
         transaction.make_catalog(path)
     transaction.graft(layout.flat_root(image.config), image.flat)
+
+
+def _place_sif_facts(transaction: Transaction, pipeline: Pipeline, image: PreparedImage, now: float) -> None:
+    if image.sif_facts:
+        for path in (layout.METADATA, layout.SIF):
+            transaction.make_catalog(path)
+        put_document(transaction, layout.sif_document(image.config), _stored(pipeline, image.sif_facts, now))
 
 
 def _place_layer(

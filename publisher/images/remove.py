@@ -92,6 +92,10 @@ def remove_images(transaction: Transaction, pipeline: Pipeline, images: Sequence
                 store.remove(config)
             transaction.remove(flat)
             _prune(transaction, flat, layout.FLAT)
+            facts = layout.sif_document(config)
+            if transaction.exists(facts):
+                transaction.remove(facts)
+                _prune(transaction, facts, layout.METADATA)
             gone.roots.append(config)
     gone.layers = _remove_layers(transaction, pipeline, images, _layers_of(staying), now)
     if store is not None:

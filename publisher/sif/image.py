@@ -10,13 +10,14 @@ from time import monotonic
 import structlog
 
 from mirror.errors import Unavailable
+from publisher.cvmfs.entry import Directory
 from publisher.images.singularity import with_mount_points
 from publisher.layers.limits import LayerLimits
 from publisher.layers.permissions import PermissionPolicy, apply_permissions
 from publisher.layers.policy import LayerPolicy
 from publisher.objects.pipeline import Pipeline
+from publisher.sif.facts import SifFacts
 from publisher.sif.unpack import unpack_sif
-from publisher.squashfs.ingest import SquashFsResult
 from publisher.squashfs.source import FileBytes
 
 log = structlog.get_logger()
@@ -31,7 +32,7 @@ class SifRules:
     permissions: PermissionPolicy
 
 
-def flat_root(file: Path, pipeline: Pipeline, rules: SifRules, is_stopped: Callable[[], bool]) -> SquashFsResult:
+def flat_root(file: Path, pipeline: Pipeline, rules: SifRules, is_stopped: Callable[[], bool]) -> tuple[Directory, SifFacts]:
     """Unpack the file; the tree is ready to be published, with the image's own `.singularity.d`.
 
     Raises what `unpack_sif` raises, and Unavailable when stopped, or if the file is not there any more.
@@ -60,4 +61,4 @@ def flat_root(file: Path, pipeline: Pipeline, rules: SifRules, is_stopped: Calla
     )
     apply_permissions(root.tree, rules.permissions)
     with_mount_points(root.tree, pipeline)
-    return root
+    return root.tree, SifFacts(result.architecture, root.notes)
