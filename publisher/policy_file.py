@@ -8,6 +8,7 @@ from pathlib import Path
 import structlog
 
 from mirror.errors import InvalidInput
+from mirror.oci.reference import RepositoryName
 from publisher.policy.document import MAX_DOCUMENT, parse_policy
 from publisher.policy.policy import Policy
 
@@ -31,6 +32,10 @@ class PolicyFile:
         if path is not None:
             self._state = _state(path)
             self._read(path)
+
+    def is_vouched_for(self, name: RepositoryName) -> bool:
+        """Whether the operator says now that everything in this repository is public."""
+        return self.current.is_vouched_for(name)
 
     def look(self) -> bool:
         """Read the file again if it changed; whether another policy is in force now. Blocking, a few microseconds as a rule.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from importlib.metadata import version
+from pathlib import Path
 
 import structlog
 
@@ -15,31 +16,38 @@ from mirror.background import running
 from mirror.config import wiring
 from mirror.config.models import Config
 from mirror.data import DataDirectory
-from mirror.fetch.blobs import BlobFetcher
+from mirror.errors import Unavailable
+from mirror.jobs.amounts import Amounts
+from mirror.jobs.blocks import Blocks
+from mirror.jobs.conditions import Conditions
 from mirror.jobs.queue import Queue
+from mirror.jobs.removals import Removals
 from mirror.jobs.repositories import Repositories
+from mirror.jobs.waiting import WaitingReasons
 from mirror.state.engine import Database
 from mirror.state.migrate import migrate
 from mirror.store.blobs import BlobStore
-from mirror.upstream.auth import TokenCache
-from mirror.upstream.client import UpstreamClient
-from mirror.upstream.session import open_session
+from publisher.admission import Admission
 from publisher.alone import only_publisher
 from publisher.announce import Announcer
+from publisher.audit import FILE_NAME, Act, AuditLog
 from publisher.catalog_memory import CatalogMemory
+from publisher.content import open_content
 from publisher.cvmfs.cuts import CutLimits, GrowthLimits
+from publisher.disk import DiskGate
 from publisher.layer_settings import layer_limits, layer_policy, permission_policy
 from publisher.lease import RepositoryLease
-from publisher.public import PublicContent
-from publisher.spool import RepositorySettings
+from publisher.lookout import Lookout
+from publisher.policy.watermark import Watermark
+from publisher.policy_file import PolicyFile
+from publisher.remover import Remover
+from publisher.spool import RepositorySettings, Spool
 from publisher.storage import open_storage, pipeline_limits
 from publisher.stratum0 import Stratum0, open_or_create, renew_whitelist
 from publisher.unpack import Unpacker, UnpackLimits
-from publisher.worker import Target, Worker, WorkerSettings
+from publisher.worker import Guards, Target, Worker, WorkerSettings
 
 log = structlog.get_logger()
-
-USER_AGENT = f"debark-publisher/{version('debark')}"
 
 _HOUSEKEEPING_SECONDS = 3600.0
 
@@ -57,18 +65,23 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         stack.push_async_callback(database.close)
         await migrate(database)
         repositories = Repositories(database)
-        content = await _open_content(config, stack)
-        owner = f"{socket.gethostname()}:{data.root}"
+        owner = owner_name(data)
+        policy = PolicyFile(Path(config.publish.policy_file) if config.publish.policy_file else None)
+        audit = AuditLog(data.logs / FILE_NAME)
+        if policy.digest is not None:
+            audit.record(Act.POLICY, sha256=policy.digest)
+        store = BlobStore(config.data, config.store.min_free)
+        content = await open_content(config, store, stack, policy.is_vouched_for)
         targets: dict[str, Target] = {}
         limits = UnpackLimits(layer_limits(config.publish), images=config.publish.images)
         for fqrn in config.publish.repositories:
-            stratum0 = await asyncio.to_thread(_open, fqrn, config, data)
+            stratum0 = await asyncio.to_thread(_open, fqrn, config, data, audit)
             stack.callback(stratum0.pipeline.close)
             await repositories.put(stratum0.facts(await asyncio.to_thread(stratum0.repository.manifest)))
             unpacker = Unpacker(content, stratum0, limits, layer_policy(config.publish), permission_policy(config.publish))
             stack.push_async_callback(unpacker.close)
             targets[fqrn] = Target(stratum0, unpacker, RepositoryLease(repositories, fqrn, owner, config.publish.lease))
-        await stack.enter_async_context(running("housekeeping", lambda: _keep_house(config, repositories, targets)))
+        await stack.enter_async_context(running("housekeeping", lambda: _keep_house(config, repositories, targets, audit)))
         settings = WorkerSettings(
             owner=owner,
             images=config.publish.images,
@@ -82,46 +95,63 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         stores = {fqrn: target.stratum0.repository.store for fqrn, target in targets.items()}
         announcer = Announcer(config.publish.announce, stores)
         await stack.enter_async_context(running("announcements", announcer.run))
-        await Worker(queue, repositories, content, targets, settings, on_revision=announcer.announce).run(stop)
-
-
-async def _open_content(config: Config, stack: AsyncExitStack) -> PublicContent:
-    """Content through the mirror's own store, by clients that have no credentials."""
-    known = wiring.upstreams(config, anonymous=True)
-    session = open_session(known.values(), user_agent=USER_AGENT, max_connections=config.fetch.max_connections)
-    stack.push_async_callback(session.close)
-    tokens = TokenCache()
-    clients = {
-        name: UpstreamClient(
-            session, upstream, anonymous=True, tokens=tokens, retry=wiring.upstream_retry(config.upstreams[name])
+        disk = DiskGate(_places(config, data), Watermark(config.publish.min_free, config.publish.resume_free))
+        lookout = Lookout(policy, disk, audit, publisher=owner, conditions=Conditions(database), waiting=WaitingReasons(database))
+        await lookout.look()
+        await stack.enter_async_context(running("lookout", lookout.run))
+        admission = Admission(policy, Blocks(database), Amounts(database), queue, owner=owner)
+        guards = Guards(admission, disk, audit)
+        worker = Worker(queue, repositories, content, targets, settings, guards=guards, on_revision=announcer.announce)
+        remover = Remover(
+            Removals(database),
+            repositories,
+            store,
+            audit,
+            targets,
+            cuts=settings.cuts,
+            growth=settings.growth,
+            max_manifest_bytes=config.fetch.max_manifest,
+            is_busy=worker.is_busy,
+            on_revision=announcer.announce,
         )
-        for name, upstream in known.items()
-    }
-    for client in clients.values():
-        stack.push_async_callback(client.close)
-    store = BlobStore(config.data, config.store.min_free)
-    fetcher = BlobFetcher(store, wiring.fetch_limits(config))
-    stack.push_async_callback(fetcher.close)
-    return PublicContent(store, fetcher, clients, config.fetch.max_manifest)
+        await stack.enter_async_context(running("removals", remover.run))
+        await worker.run(stop)
 
 
-def _open(fqrn: str, config: Config, data: DataDirectory) -> Stratum0:
+def owner_name(data: DataDirectory) -> str:
+    """The name of the publisher of a data directory; there is one at a time."""
+    return f"{socket.gethostname()}:{data.root}"
+
+
+def _places(config: Config, data: DataDirectory) -> list[Path]:
+    """Directories on the disks that publishing fills."""
     publish = config.publish
+    return [data.spool, *(data.cvmfs / fqrn for fqrn in publish.repositories if not publish.storage_of(fqrn))]
+
+
+def _open(fqrn: str, config: Config, data: DataDirectory, audit: AuditLog) -> Stratum0:
+    publish = config.publish
+    is_new = not Spool(data.spool / fqrn).is_set_up
     storage = open_storage(fqrn, config, data)
     settings = RepositorySettings(publish.compressor, publish.ttl, publish.whiteouts)
     lifetime = timedelta(seconds=publish.whitelist_lifetime)
     limits = pipeline_limits(publish, storage)
     memory = CatalogMemory(publish.catalog_memory)
-    return open_or_create(fqrn, storage, data, settings, limits, whitelist_lifetime=lifetime, memory=memory)
+    stratum0 = open_or_create(fqrn, storage, data, settings, limits, whitelist_lifetime=lifetime, memory=memory)
+    if is_new:
+        audit.record(Act.MADE, fqrn=fqrn, revision=1)
+    return stratum0
 
 
-async def _keep_house(config: Config, repositories: Repositories, targets: Mapping[str, Target]) -> None:
+async def _keep_house(config: Config, repositories: Repositories, targets: Mapping[str, Target], audit: AuditLog) -> None:
     """Now and then: whitelists signed again ahead of their end, repositories measured."""
     while True:
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
         for target in targets.values():
             stratum0 = target.stratum0
             lifetime = timedelta(seconds=config.publish.whitelist_lifetime)
-            await asyncio.to_thread(renew_whitelist, stratum0.repository, lifetime)
+            if await asyncio.to_thread(renew_whitelist, stratum0.repository, lifetime):
+                with contextlib.suppress(Unavailable):  # it is logged, and shown in /healthz
+                    await asyncio.to_thread(audit.record, Act.SIGNED, fqrn=stratum0.fqrn, what="whitelist")
             await asyncio.to_thread(stratum0.measure)
             await repositories.put(stratum0.facts(await asyncio.to_thread(stratum0.repository.manifest)))

@@ -95,14 +95,18 @@ def _stored_bytes(repository: Repository) -> int:
     return sum(stored.size for stored in repository.store.objects())
 
 
-def renew_whitelist(repository: Repository, lifetime: timedelta) -> None:
-    """Sign the whitelist again once a third of its life is over. Blocking. A master key that is elsewhere is warned about."""
+def renew_whitelist(repository: Repository, lifetime: timedelta) -> bool:
+    """Sign the whitelist again once a third of its life is over; whether that was done. Blocking.
+
+    A master key that is elsewhere is warned about.
+    """
     repository.refresh_keys()
     left = repository.whitelist().expires - datetime.fromtimestamp(repository.clock(), UTC)
     if left > lifetime * 2 / 3:
-        return
+        return False
     if repository.keys.master is None:
         log.warning("whitelist_expires", fqrn=repository.fqrn, days_left=left.days, mend="renew it where the master key is")
-        return
+        return False
     repository.renew_whitelist(lifetime)
     log.info("whitelist_renewed", fqrn=repository.fqrn)
+    return True

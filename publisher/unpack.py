@@ -40,6 +40,7 @@ from publisher.layers.marker_files import without_marker_files
 from publisher.layers.merge import merge
 from publisher.layers.permissions import PermissionPolicy, apply_permissions
 from publisher.layers.policy import LayerPolicy
+from publisher.policy.sizes import Measure
 from publisher.public import MAX_CONFIG, PublicContent, PublicManifest
 from publisher.sif import image as sif
 from publisher.sif.facts import SifFacts
@@ -87,10 +88,11 @@ class Unpacker:
         # Of our own: a thread here may wait for a hub for minutes, and those of the event loop resolve that hub's name.
         self._threads = ThreadPoolExecutor(limits.images, thread_name_prefix="layers")
 
-    async def prepare(self, job: Job, public: PublicManifest, on_state: OnState) -> PreparedImage:
+    async def prepare(self, job: Job, public: PublicManifest, on_state: OnState, measure: Measure) -> PreparedImage:
         """Everything that a transaction needs to publish the image.
 
         on_state: told when everything has arrived that is to be unpacked, which is done on the way as far as it goes.
+        measure: adds up the layers, and raises AgainstPolicy when they are too much.
         Raises Denied if a part of it is not public; InvalidInput, UnsafeLayer, BrokenLayer, IntegrityError for what can never be
         published; NotFound, Unavailable, StorageFull for what may be published later.
         """
@@ -115,7 +117,7 @@ class Unpacker:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._fetch_lacking(name, manifest.layers, view.reader, on_state))
-                layers = await self._layers(name, manifest, config, view)
+                layers = await self._layers(name, manifest, config, view, measure)
         except ExceptionGroup as failures:
             raise _first(failures) from failures
         flat = await asyncio.to_thread(self._flat, layers, config)
@@ -155,12 +157,14 @@ class Unpacker:
         await on_state(State.INGESTING)
 
     async def _layers(
-        self, name: RepositoryName, manifest: ImageManifest, config: ImageConfig, view: _View
+        self, name: RepositoryName, manifest: ImageManifest, config: ImageConfig, view: _View, measure: Measure
     ) -> list[UnpackedLayer]:
         """The layers one after the other, lowest first, each while it arrives."""
         layers: list[UnpackedLayer] = []
         for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
-            layers.append(await self._layer(name, descriptor, diff_id, tuple(layers), view))
+            layer = await self._layer(name, descriptor, diff_id, tuple(layers), view)
+            measure.add(layer.size, layer.entries)
+            layers.append(layer)
         return layers
 
     async def _layer(

@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import time
-from typing import TypeVar
 
 import structlog
 
@@ -24,9 +23,12 @@ from mirror.jobs.repositories import Repositories
 from mirror.jobs.schedule import Candidate, choose
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ImageManifest
+from publisher.admission import Admission
+from publisher.audit import Act, AuditLog
 from publisher.commit import GroupCommitter
 from publisher.cvmfs.cuts import CutLimits, GrowthLimits
-from publisher.errors import BrokenLayer, UnsafeLayer
+from publisher.disk import DiskGate
+from publisher.errors import AgainstPolicy, BrokenLayer, UnsafeLayer
 from publisher.images import layout
 from publisher.images.place import PlacePolicy, PreparedImage, place_images
 from publisher.images.remove import remove_links
@@ -36,14 +38,13 @@ from publisher.public import PublicContent
 from publisher.repository import Revision, Step
 from publisher.spool import FILES
 from publisher.stratum0 import Stratum0
+from publisher.threads import to_the_end
 from publisher.transaction import Transaction
 from publisher.unpack import Unpacker
 
-Result = TypeVar("Result")
-
 log = structlog.get_logger()
 
-_HOPELESS = (Denied, InvalidInput, IntegrityError, UnsafeLayer, BrokenLayer)
+_HOPELESS = (Denied, InvalidInput, IntegrityError, UnsafeLayer, BrokenLayer, AgainstPolicy)
 """What trying again cannot mend."""
 _TIDY_SECONDS, _TIDY_AGAIN_SECONDS = 1.0, 60.0
 """How often links that are out of date are looked for, and the pause after a failure."""
@@ -58,6 +59,17 @@ class Target:
     stratum0: Stratum0
     unpacker: Unpacker
     lease: RepositoryLease
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever commits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """What images have to pass, and who writes down that they did."""
+
+    admission: Admission
+    disk: DiskGate
+    audit: AuditLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,7 @@ class Worker:
         targets: Mapping[str, Target],
         settings: WorkerSettings,
         *,
+        guards: Guards,
         on_revision: Callable[[str], None] = lambda _: None,
     ) -> None:
         """targets: by fqrn. on_revision: told the fqrn of each repository in which a revision was published."""
@@ -96,6 +109,7 @@ class Worker:
         self._repositories = repositories
         self._targets = targets
         self._settings = settings
+        self._guards = guards
         self._on_revision = on_revision
         self._leftovers = Leftovers(queue)
         self._committers = {fqrn: self._committer(target) for fqrn, target in targets.items()}
@@ -119,13 +133,18 @@ class Worker:
             log.info("publisher_stopping", under_way=len(self._running))
             await self._abandon()
 
+    def is_busy(self, manifest: Digest) -> bool:
+        """Whether this image is being published."""
+        return manifest in self._running
+
     async def _claim(self) -> None:
         """Take jobs as long as there is room for more images."""
         while True:
             await self._slots.acquire()
             jobs: list[Job] = []
             try:
-                if not any(target.lease.is_held for target in self._targets.values()):
+                has_lease = any(target.lease.is_held for target in self._targets.values())
+                if not has_lease or self._guards.disk.reason is not None:
                     await asyncio.sleep(_LOOK_SECONDS)
                 elif await self._queue.wait(_LOOK_SECONDS):
                     jobs = await self._queue.claim(self._settings.owner, 1, self._settings.lease)
@@ -172,20 +191,29 @@ class Worker:
     async def _bring(self, job: Job) -> None:
         """Get the image into a repository, and record where it is."""
         started = time()
-        public = await self._content.manifest(job.source, job.manifest)
-        await self._prove_names(job)
+        admission = self._guards.admission
+        admitted = await admission.admit(job)
+        if admitted is None:
+            return
+        public = await self._content.manifest(admitted.source, job.manifest)
+        admitted = await admission.show_names(admitted, self._content)
+        if admitted is None:
+            return
+        job = admitted
+        await admission.weigh(job, public.manifest)
         target = await self._choose(job, public.manifest)
         fqrn = target.stratum0.fqrn
 
         async def on_state(state: State) -> None:
             await self._queue.advance(self._settings.owner, [job.manifest], state)
 
-        image = await target.unpacker.prepare(job, public, on_state)
+        image = await target.unpacker.prepare(job, public, on_state, admission.measure())
         names = {name: _path(fqrn, layout.public_link(name)) for name in image.names}
         platforms = {name: _path(fqrn, layout.platform_link(name)) for name in image.platforms}
         held = [HeldLayer(layer.descriptor.digest, layer.descriptor.size, layer.entries, layer.notes) for layer in image.layers]
         with self._leftovers.spared(fqrn, [*names.values(), *platforms.values()]):
             revision = await self._committers[fqrn].submit(image)
+            await asyncio.to_thread(self._note_published, job, image, fqrn, revision)
             await self._queue.published(
                 self._settings.owner,
                 job.manifest,
@@ -197,10 +225,20 @@ class Worker:
             )
         log.info("image_published", fqrn=fqrn, revision=revision.revision, seconds=round(time() - started, 3))
 
-    async def _prove_names(self, job: Job) -> None:
-        """A name of a private repository must not become public by way of an image that is. Raises Denied, Unavailable."""
-        for name in {request.image.name for request in job.requests} - {job.source}:
-            await self._content.manifest(name, job.manifest)
+    def _note_published(self, job: Job, image: PreparedImage, fqrn: str, revision: Revision) -> None:
+        """Blocking. Raises Unavailable."""
+        self._guards.audit.record(
+            Act.PUBLISHED,
+            fqrn=fqrn,
+            revision=revision.revision,
+            source=str(job.source),
+            manifest=str(image.digest),
+            config=str(image.config),
+            layers=[str(layer.digest) for layer in image.manifest.layers],
+            names=[str(name) for name in image.names],
+            platforms=[f"{name.image} {name.platform}" for name in image.platforms],
+            is_new=job.fqrn is None,
+        )
 
     async def _choose(self, job: Job, manifest: ImageManifest) -> Target:
         """The repository that holds the image already, or else that the scheduler prefers. Raises Unavailable."""
@@ -239,9 +277,10 @@ class Worker:
             images = [item for item in items if not isinstance(item, Tidy)]
             left = await self._leftovers.of(target.stratum0.fqrn) if len(images) < len(items) else []
             await self._queue.advance(self._settings.owner, [image.digest for image in images], State.COMMITTING)
-            revision = await _to_the_end(lambda: self._transact(target, images, left))
-            self._on_revision(target.stratum0.fqrn)
-            await self._repositories.put(target.stratum0.facts(revision.manifest))
+            async with target.turn:
+                revision = await to_the_end(lambda: self._transact(target, images, left))
+                self._on_revision(target.stratum0.fqrn)
+                await self._repositories.put(target.stratum0.facts(revision.manifest))
             await self._leftovers.removed(left)
             return revision
 
@@ -291,13 +330,3 @@ class Worker:
 
 def _path(fqrn: str, link: bytes) -> str:
     return f"/cvmfs/{fqrn}/{link.decode('ascii')}"
-
-
-async def _to_the_end(work: Callable[[], Result]) -> Result:
-    """Run blocking work in a thread, and wait for it even when cancelled: nothing goes on behind our back."""
-    task = asyncio.create_task(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

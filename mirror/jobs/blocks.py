@@ -132,12 +132,12 @@ class Blocks:
         async with self._database.read() as connection:
             return [_block(row) for row in await connection.execute(statement)]
 
-    async def of(self, digests: Collection[Digest]) -> Block | None:
-        """A block of one of these digests, if there is one."""
-        statement = select(blocks).where(blocks.c.digest.in_([str(digest) for digest in digests])).limit(1)
+    async def among(self, digests: Collection[Digest]) -> dict[Digest, Block]:
+        """The blocks of these digests, as far as there are any."""
+        statement = select(blocks).where(blocks.c.digest.in_([str(digest) for digest in digests]))
         async with self._database.read() as connection:
-            row = (await connection.execute(statement)).one_or_none()
-        return None if row is None else _block(row)
+            found = [_block(row) for row in await connection.execute(statement)]
+        return {block.digest: block for block in found}
 
 
 def together(found: Sequence[Block]) -> list[list[Block]]:

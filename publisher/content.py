@@ -1,0 +1,66 @@
+"""Opens the way to public content: clients without credentials, and the mirror's own store behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+
+import structlog
+
+from mirror.config import wiring
+from mirror.config.mistakes import ConfigError
+from mirror.config.models import Config
+from mirror.fetch.blobs import BlobFetcher
+from mirror.oci.reference import RepositoryName
+from mirror.store.blobs import BlobStore
+from mirror.upstream.auth import TokenCache
+from mirror.upstream.client import UpstreamClient
+from mirror.upstream.model import Upstream
+from mirror.upstream.session import open_session
+from publisher.proof import Proof, ProofSettings
+from publisher.public import PublicContent
+
+log = structlog.get_logger()
+
+USER_AGENT = f"debark-publisher/{version('debark')}"
+
+
+async def open_content(
+    config: Config, store: BlobStore, stack: AsyncExitStack, is_vouched_for: Callable[[RepositoryName], bool]
+) -> PublicContent:
+    """Content through the mirror's own store. is_vouched_for: by the policy, whenever it is asked."""
+    known = wiring.upstreams(config, anonymous=True)
+    session = open_session(known.values(), user_agent=USER_AGENT, max_connections=config.fetch.max_connections)
+    stack.push_async_callback(session.close)
+    tokens = TokenCache()
+
+    def client(upstream: Upstream, *, anonymous: bool) -> UpstreamClient:
+        retry = wiring.upstream_retry(config.upstreams[upstream.name])
+        made = UpstreamClient(session, upstream, anonymous=anonymous, tokens=tokens, retry=retry)
+        stack.push_async_callback(made.close)
+        return made
+
+    clients = {name: client(upstream, anonymous=True) for name, upstream in known.items()}
+    trusted = {upstream.name: client(upstream, anonymous=False) for upstream in _with_credentials(config)}
+    fetcher = BlobFetcher(store, wiring.fetch_limits(config))
+    stack.push_async_callback(fetcher.close)
+    return PublicContent(
+        store,
+        fetcher,
+        clients,
+        config.fetch.max_manifest,
+        proof=Proof(ProofSettings(config.publish.proof)),
+        trusted=trusted,
+        is_vouched_for=is_vouched_for,
+    )
+
+
+def _with_credentials(config: Config) -> list[Upstream]:
+    """Upstreams for which this process has a credential; a publisher under a user of its own may not read the files."""
+    try:
+        known = wiring.upstreams(config)
+    except ConfigError as error:
+        log.warning("credentials_not_read", reason=str(error), effect="namespaces that are vouched for are read without them")
+        return []
+    return [upstream for upstream in known.values() if upstream.credential is not None]
