@@ -1,8 +1,9 @@
 """Replication on loopback, next to a plain client that reads the same files as fast as it can and keeps none of them.
 
 `python -m tests.bench.replicate --url URL --fqrn NAME --key FILE --storage DIR --out DIR [--rounds 3]` prints one JSON line:
-median seconds and CPU seconds of both, and the ratio of their rates. The URL is of a web server (nginx, say) that serves the
-storage directory; both are asked of it in turns, with as many connections, so that what else the machine does falls on both.
+median seconds and CPU seconds of both, and the ratio of their rates; the same of `cvmfs_swissknife pull`, which is what
+`cvmfs_server snapshot` runs, where it is installed. The URL is of a web server (nginx, say) that serves the storage directory;
+all are run in turns, with as many connections, so that what else the machine does falls on all.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import resource
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -83,6 +85,22 @@ def _ours(url: str, fqrn: str, key: Path, out: Path) -> Measured:
     return _measured(lambda: _replicate(url, fqrn, key, out))
 
 
+def _theirs(url: str, fqrn: str, key: Path, out: Path) -> Measured:
+    """CernVM-FS's own. It wants a URL of the replica too; nothing is there before the first replication."""
+    storage = out / "storage"
+    for name in ("txn", *(f"{number:02x}" for number in range(256))):
+        (storage / "data" / name).mkdir(parents=True)
+    (out / "spool").mkdir()
+    words = ["cvmfs_swissknife", "pull", "-i", "-m", fqrn, "-u", url, "-w", f"{url}-replica", "-k", key, "-n", _CONNECTIONS]
+    words += ["-r", f"local,{storage}/data/txn,{storage}", "-x", out / "spool", "-t", 10, "-a", 3, "-R", out / "reflog.chksum"]
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL)
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    objects = sum(1 for path in (storage / "data").rglob("*") if path.is_file())
+    return {"objects": objects, "seconds": seconds, "cpu": cpu, "rate": objects / seconds, "memory_mb": after.ru_maxrss / 1024}
+
+
 def _median(measured: list[Measured]) -> Measured:
     return {name: round(statistics.median(one[name] for one in measured), 3) for name in measured[0]}
 
@@ -98,6 +116,7 @@ def main() -> None:
     given = arguments.parse_args()
     plain: list[Measured] = []
     ours: list[Measured] = []
+    theirs: list[Measured] = []
     for number in range(given.rounds):
         with get_context("spawn").Pool(1) as process:
             plain.append(process.apply(_plain, (given.url, given.storage)))
@@ -106,10 +125,15 @@ def main() -> None:
         with get_context("spawn").Pool(1) as process:
             ours.append(process.apply(_ours, (given.url, given.fqrn, given.key, out)))
         shutil.rmtree(out)
+        if shutil.which("cvmfs_swissknife"):
+            with get_context("spawn").Pool(1) as process:
+                theirs.append(process.apply(_theirs, (given.url, given.fqrn, given.key, out)))
+            shutil.rmtree(out)
     result = {
         "ratio": round(statistics.median(two["rate"] / one["rate"] for one, two in zip(plain, ours, strict=True)), 3),
         "plain": _median(plain),
         "ours": _median(ours),
+        **({"theirs": _median(theirs)} if theirs else {}),
         "load": os.getloadavg()[0],
     }
     print(json.dumps(result))
