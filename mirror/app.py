@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -34,13 +35,18 @@ from mirror.oci.reference import Reference, RepositoryName, canonical_registry
 from mirror.proxy.access import Access
 from mirror.proxy.admission import bounded_requests
 from mirror.proxy.blob_response import SendLimits
+from mirror.proxy.client_address import AddressRanges
+from mirror.proxy.client_limits import ClientGate, ClientLimits
 from mirror.proxy.cvmfs_files import CvmfsFiles
 from mirror.proxy.errors import REQUEST_ID_HEADER, answer_errors
 from mirror.proxy.exchange import current_exchange
+from mirror.proxy.guard import Guard
 from mirror.proxy.listing import Discovery
+from mirror.proxy.passwords import PasswordFile
 from mirror.proxy.registry import Registry
 from mirror.proxy.routes import UpstreamNames
 from mirror.proxy.status import HealthProbe, StatusApi
+from mirror.proxy.tokens import Issuer, TokenVerifier
 from mirror.report.accesslog import RequestKind
 from mirror.state.engine import Database
 from mirror.state.migrate import migrate
@@ -116,13 +122,29 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         probes = _probes(store, blobs, statuses) | ({"publisher": publisher_probe} if publisher_probe else {})
         status = StatusApi(statuses, repositories, names, config.server.public_url, probes)
         metrics.watch_disk(DataDirectory(config.data).free_bytes)
-        application = web.Application(middlewares=[answer_errors, bounded_requests(config.server.max_requests)])
+        middlewares = [answer_errors, _guard(config).middleware(), bounded_requests(config.server.max_requests)]
+        application = web.Application(middlewares=middlewares)
         application.on_response_prepare.append(_sign)
         application.add_routes([*registry.routes(), *status.routes()])
-        application.router.add_get("/cvmfs/{fqrn}/{path:.+}", CvmfsFiles(config.data / "cvmfs").get)
+        application.router.add_get(
+            "/cvmfs/{fqrn}/{path:.+}", CvmfsFiles(config.data / "cvmfs", send_seconds=config.server.slow_time).get
+        )
         if config.metrics.enabled:
             application.router.add_get("/metrics", _metrics_handler(metrics))
         yield Mirror(application, repositories)
+
+
+def _guard(config: Config) -> Guard:
+    """Who may use this mirror. Raises InvalidInput for a file of users or keys that cannot be used."""
+    access = config.access
+    issuers = [Issuer(name, issuer.audience, Path(issuer.keys_file)) for name, issuer in access.issuers.items()]
+    return Guard(
+        ClientGate(ClientLimits(access.requests, access.rate, access.burst)),
+        allowed=AddressRanges.parse(access.allow),
+        proxies=AddressRanges.parse(access.trusted_proxies),
+        passwords=PasswordFile(Path(access.users_file)) if access.users_file else None,
+        tokens=TokenVerifier(issuers) if issuers else None,
+    )
 
 
 async def _open_clients(

@@ -37,6 +37,14 @@ class Unavailable(MirrorError):
         self.retry_after = retry_after
 
 
+class Unauthenticated(Denied):
+    """Nobody knows who asks, and only who is known may."""
+
+
+class TooManyRequests(Unavailable):
+    """The caller asks faster than it may."""
+
+
 class StorageFull(Unavailable):
     """The local disk cannot take more; content can still be streamed from the upstream without being kept."""
 

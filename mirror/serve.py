@@ -26,6 +26,7 @@ from mirror.proxy.status import HealthProbe
 from mirror.report.writer import AccessLog
 from mirror.screen import start_screen
 from mirror.supervisor import Supervisor
+from mirror.tls import ServerCertificate
 
 log = structlog.get_logger()
 
@@ -80,13 +81,22 @@ async def _listen(config: Config, mirror: Mirror, metrics: Metrics, stack: Async
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     host, port = config.address
+    certificate = _certificate(config)
+    if certificate is not None:
+        await stack.enter_async_context(running("certificate", certificate.watch))
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, ssl_context=certificate.context if certificate else None).start()
     except OSError as error:
         reason = "something else listens there" if error.errno == errno.EADDRINUSE else error.strerror
         raise Unavailable(f"cannot listen on {host}:{port}: {reason}; choose another address with --listen HOST:PORT") from error
     bound_host, bound_port = runner.addresses[0][:2]
     return f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
+
+
+def _certificate(config: Config) -> ServerCertificate | None:
+    """What the server presents; None if it speaks plain HTTP. Raises InvalidInput."""
+    server = config.server
+    return ServerCertificate(Path(server.tls_certificate), Path(server.tls_key)) if server.tls_certificate else None
 
 
 @contextlib.contextmanager
@@ -111,16 +121,17 @@ async def _show_when_ready(config: Config, repositories: Repositories, address: 
     wanted = set(config.publish.repositories) if config.publish.enabled else set()
     found = await _made(repositories, wanted, _REPOSITORIES_SECONDS if config.publish.supervised else 0.0)
     data = DataDirectory(config.data)
-    show(start_screen(config.server.public_url or _url(address), data.logs, data.keys, found))
+    scheme = "https" if config.server.tls_certificate else "http"
+    show(start_screen(config.server.public_url or _url(scheme, address), data.logs, data.keys, found))
     missing = wanted - {facts.fqrn for facts in found}
     if missing:
         log.warning("repositories_not_ready", missing=sorted(missing), see=str(data.logs / "publisher.log"))
 
 
-def _url(address: str) -> str:
+def _url(scheme: str, address: str) -> str:
     """Of the server for clients that may be elsewhere, if it listens to all of them."""
     host, _, port = address.rpartition(":")
-    return f"http://{socket.gethostname() if host in _EVERYWHERE else host}:{port}"
+    return f"{scheme}://{socket.gethostname() if host in _EVERYWHERE else host}:{port}"
 
 
 async def _made(repositories: Repositories, wanted: set[str], patience: float) -> list[RepositoryFacts]:

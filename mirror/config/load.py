@@ -22,7 +22,20 @@ MAX_FILE = 1 << 20
 MAX_SECRET = 4096
 """Bytes of a password file."""
 
-_PATH_KEYS = ("data", "file", "access_file", "password_file", "credentials_file", "policy_file")
+_PATH_KEYS = frozenset(
+    {
+        "access_file",
+        "credentials_file",
+        "data",
+        "file",
+        "keys_file",
+        "password_file",
+        "policy_file",
+        "tls_certificate",
+        "tls_key",
+        "users_file",
+    }
+)
 _NOT_A_PATH = ("", "none")
 
 

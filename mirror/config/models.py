@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mirror.config.values import (
+    Addresses,
     Compressor,
     Count,
     DatabaseUrl,
@@ -67,6 +68,8 @@ class ServerSettings(Section):
     max_header: Size = Field(default=16 * KIB, ge=4 * KIB, le=MIB)
     keepalive: Duration = Field(default=75.0, ge=1, le=HOUR)
     grace: Duration = Field(default=30.0, ge=1, le=HOUR)
+    tls_certificate: str = Field(default="", max_length=4000)
+    tls_key: str = Field(default="", max_length=4000)
     slow_bytes: Size = Field(default=16 * MIB, ge=64 * KIB, le=GIB)
     slow_time: Duration = Field(default=15 * MINUTE, ge=1, le=DAY)
 
@@ -119,6 +122,25 @@ class MemorySettings(Section):
     manifests_size: Size = Field(default=64 * MIB, ge=8 * MIB, le=16 * GIB)
     pulls: Count = Field(default=10_000, ge=10, le=1_000_000)
     pulls_size: Size = Field(default=64 * MIB, ge=8 * MIB, le=4 * GIB)
+
+
+class IssuerSettings(Section):
+    """[access.issuers."NAME"]: who may vouch for users by tokens; the name is the token's `iss`."""
+
+    audience: str = Field(min_length=1, max_length=1000)
+    keys_file: str = Field(min_length=1, max_length=4000)
+
+
+class AccessSettings(Section):
+    """[access]: who may use this mirror."""
+
+    allow: tuple[Addresses, ...] = Field(default=(), max_length=1000)
+    trusted_proxies: tuple[Addresses, ...] = Field(default=(), max_length=1000)
+    users_file: str = Field(default="", max_length=4000)
+    issuers: dict[str, IssuerSettings] = Field(default={}, max_length=100)
+    requests: Count = Field(default=1000, ge=1, le=100_000)
+    rate: float = Field(default=1000.0, ge=0.01, le=1_000_000)
+    burst: Count = Field(default=5000, ge=1, le=1_000_000)
 
 
 class UpstreamSettings(Section):
@@ -270,6 +292,7 @@ class Config(Section):
     store: StoreSettings = StoreSettings()
     fetch: FetchSettings = FetchSettings()
     state: StateSettings = StateSettings()
+    access: AccessSettings = AccessSettings()
     tags: TagSettings = TagSettings()
     memory: MemorySettings = MemorySettings()
     upstreams: dict[RegistryName, UpstreamSettings] = Field(default={}, validate_default=True, max_length=1000)
@@ -309,7 +332,8 @@ class Config(Section):
         """Where clients find this mirror; without a setting, as it listens, with loopback for "every address"."""
         host, port = self.address
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (read here, not bound)
-        return self.server.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        scheme = "https" if self.server.tls_certificate else "http"
+        return self.server.public_url or f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     @property
     def state_url(self) -> str:

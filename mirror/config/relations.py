@@ -12,6 +12,7 @@ def contradictions(config: Config) -> Iterator[tuple[Place, str]]:
     """Every broken rule: the key to look at first, and what is wrong."""
     yield from _upstream_names(config)
     yield from _credentials(config)
+    yield from _certificate(config)
     yield from _publishing(config)
 
 
@@ -34,6 +35,13 @@ def _upstream_names(config: Config) -> Iterator[tuple[Place, str]]:
             owner = hosts.setdefault(host, name)
             if owner != name:
                 yield ("upstreams", name, "hosts"), f'"{host}" leads to upstream "{owner}" already'
+
+
+def _certificate(config: Config) -> Iterator[tuple[Place, str]]:
+    server = config.server
+    if bool(server.tls_certificate) != bool(server.tls_key):
+        present, absent = ("tls_certificate", "tls_key") if server.tls_certificate else ("tls_key", "tls_certificate")
+        yield ("server", present), f"'{present}' is of no use without '{absent}'"
 
 
 def _credentials(config: Config) -> Iterator[tuple[Place, str]]:

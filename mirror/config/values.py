@@ -6,6 +6,7 @@ as plain numbers. Every reader raises ValueError with what is allowed; the loade
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,14 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 def _listen(text: str) -> str:
     parse_listen(text)
+    return text
+
+
+def _addresses(text: str) -> str:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise ValueError("an IP address or a range of them, such as 10.0.0.0/8 or 2001:db8::/32") from error
     return text
 
 
@@ -155,6 +164,7 @@ Duration = Annotated[float, BeforeValidator(DURATION.read), DURATION]
 WholeSeconds = Annotated[int, BeforeValidator(DURATION.read), Strict(), DURATION]
 Count = Annotated[int, Strict()]
 Flag = Annotated[bool, Strict()]
+Addresses = Annotated[str, AfterValidator(_addresses)]
 Listen = Annotated[str, AfterValidator(_listen)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 OptionalHttpUrl = Annotated[str, AfterValidator(_optional_http_url)]

@@ -10,7 +10,16 @@ import json
 from enum import Enum, StrEnum
 from typing import Any
 
-from mirror.errors import Denied, IntegrityError, InvalidInput, MirrorError, NotFound, Unavailable
+from mirror.errors import (
+    Denied,
+    IntegrityError,
+    InvalidInput,
+    MirrorError,
+    NotFound,
+    TooManyRequests,
+    Unauthenticated,
+    Unavailable,
+)
 
 
 class ErrorCode(StrEnum):
@@ -67,6 +76,14 @@ _TABLE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.UPSTREAM_INVALID: (502, "what the upstream sent is not what its name promises"),
 }
 
+_SAME = {
+    Unauthenticated: ErrorCode.UNAUTHORIZED,
+    Denied: ErrorCode.DENIED,
+    TooManyRequests: ErrorCode.TOOMANYREQUESTS,
+    Unavailable: ErrorCode.UNAVAILABLE,
+    IntegrityError: ErrorCode.UPSTREAM_INVALID,
+}
+"""Codes that are the same for every subject; the more exact error stands before the one that it is a kind of."""
 _INVALID = {
     Subject.NAME: ErrorCode.NAME_INVALID,
     Subject.MANIFEST: ErrorCode.MANIFEST_INVALID,
@@ -83,21 +100,13 @@ def code_of(error: MirrorError, subject: Subject) -> ErrorCode:
     """The code for a failure of ours.
 
     An upstream that throttles the mirror is UNAVAILABLE (503), not TOOMANYREQUESTS: clients fall back at once from the former and
-    wait half a minute per request on the latter.
+    wait half a minute per request on the latter. That one is for clients that ask too much of the mirror itself.
     """
-    match error:
-        case InvalidInput():
-            return _INVALID[subject]
-        case NotFound():
-            return _NOT_FOUND[subject]
-        case Denied():
-            return ErrorCode.DENIED
-        case Unavailable():
-            return ErrorCode.UNAVAILABLE
-        case IntegrityError():
-            return ErrorCode.UPSTREAM_INVALID
-        case _:
-            return ErrorCode.UNKNOWN
+    if isinstance(error, InvalidInput):
+        return _INVALID[subject]
+    if isinstance(error, NotFound):
+        return _NOT_FOUND[subject]
+    return next((code for kind, code in _SAME.items() if isinstance(error, kind)), ErrorCode.UNKNOWN)
 
 
 def error_body(code: ErrorCode, message: str | None = None, detail: Any = None) -> bytes:

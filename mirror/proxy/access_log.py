@@ -39,7 +39,8 @@ def _record(request: web.BaseRequest, response: web.StreamResponse, seconds: flo
     route = exchange.route
     return AccessRecord(
         time=time.time() - seconds,
-        client=request.remote or "",
+        client=exchange.client or request.remote or "",
+        user=exchange.user,
         method=request.method,
         path=request.path,
         kind=exchange.kind,

@@ -12,7 +12,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from mirror.errors import Denied, MirrorError, NotFound, Unavailable
+from mirror.errors import Denied, MirrorError, NotFound, Unauthenticated, Unavailable
 from mirror.oci.codes import ErrorCode, code_of, error_body
 from mirror.proxy.exchange import Exchange, begin_exchange
 from mirror.proxy.routes import BadDigest, BadReference, UnknownUpstream
@@ -51,6 +51,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 def _response(error: MirrorError, exchange: Exchange) -> web.Response:
     code = _ROUTE_CODES.get(type(error)) or code_of(error, exchange.subject)
     headers = {}
+    if isinstance(error, Unauthenticated):
+        # The one challenge that every client can answer: a token may be given as the password.
+        headers["WWW-Authenticate"] = 'Basic realm="debark", charset="UTF-8"'
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(ceil(error.retry_after or 1))
     if not isinstance(error, NotFound | Denied):

@@ -18,6 +18,10 @@ class Exchange:
     """Facts about a request under way."""
 
     request_id: str
+    client: str = ""
+    """The client's address; of the connection, until it is known better."""
+    user: str = ""
+    """Under which name the mirror knows the client; empty for anybody."""
     kind: RequestKind = RequestKind.OTHER
     route: Route | None = None
     digest: str = ""

@@ -31,7 +31,7 @@ def settings_of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def shape(document: dict[str, Any]) -> dict[str, Any]:
-    return {key: shape(value) if isinstance(value, dict) else None for key, value in document.items()}
+    return {key: shape(value) if isinstance(value, dict) and value else None for key, value in document.items()}
 
 
 def test_as_it_stands_it_changes_nothing() -> None:
