@@ -37,8 +37,17 @@ _MOUNT_POINTS = {
     b"etc": 0o755,
     b"sys": 0o755,
     b"home": 0o755,
+    b"srv": 0o755,
+    b"cvmfs": 0o755,
 }
+"""What the runtime mounts over by default, and where batch systems mount a job's directory and this very file system.
+
+A read-only root gets no mount where nothing is, unless the site's kernel and settings let the runtime lay an overlay over it.
+"""
 _BOUND_FILES = (b"hosts", b"resolv.conf")
+_UTC_BLOCK = b"TZif2" + bytes(15) + bytes(16) + b"\0\0\0\1" + b"\0\0\0\4" + bytes(6) + b"UTC\0"
+_UTC = _UTC_BLOCK + _UTC_BLOCK + b"\nUTC0\n"
+"""A time zone file (RFC 9636) that means what its absence means: the runtime mounts the host's over it."""
 _LINKS = {
     b"singularity": b".singularity.d/runscript",
     b".run": b".singularity.d/actions/run",
@@ -63,7 +72,6 @@ def with_singularity_files(flat: Directory, config: ImageConfig, pipeline: Pipel
     with pipeline.intake() as intake:
         scripts = {path: intake.add_bytes(content) for path, content in contents.items()}
         labels_ticket = intake.add_bytes(labels)
-        bound = {name: intake.add_bytes(b"") for name in _BOUND_FILES}
 
     own = _own_directory(flat, _OWN)
     for name in (b"actions", b"env", b"libs"):
@@ -74,12 +82,7 @@ def with_singularity_files(flat: Directory, config: ImageConfig, pipeline: Pipel
         parent.children[name] = _file(ticket, 0o755)
     own.children[b"labels.json"] = _file(labels_ticket, 0o644)
 
-    for path, mode in _MOUNT_POINTS.items():
-        _mount_point(flat, path, mode)
-    etc = flat.children[b"etc"]
-    if isinstance(etc, Directory):
-        for name, ticket in bound.items():
-            etc.children[name] = _file(ticket, 0o644)
+    _add_mount_points(flat, pipeline, emptied=True)
     for name, target in _LINKS.items():
         flat.children.setdefault(name, Entry(mode=stat.S_IFLNK | 0o777, symlink=target))
 
@@ -89,14 +92,22 @@ def with_mount_points(flat: Directory, pipeline: Pipeline) -> None:
 
     Raises StorageFull and Unavailable where the store fails.
     """
+    _add_mount_points(flat, pipeline, emptied=False)
+
+
+def _add_mount_points(flat: Directory, pipeline: Pipeline, *, emptied: bool) -> None:
+    """emptied: whether files to mount over lose what the image has in them."""
     for path, mode in _MOUNT_POINTS.items():
         _mount_point(flat, path, mode)
     etc = flat.children[b"etc"]
-    if isinstance(etc, Directory):
-        with pipeline.intake() as intake:
-            empty = intake.add_bytes(b"")
-        for name in _BOUND_FILES:
-            etc.children.setdefault(name, _file(empty, 0o644))
+    if not isinstance(etc, Directory):
+        return
+    with pipeline.intake() as intake:
+        empty, utc = intake.add_bytes(b""), intake.add_bytes(_UTC)
+    for name in _BOUND_FILES:
+        if emptied or name not in etc.children:
+            etc.children[name] = _file(empty, 0o644)
+    etc.children.setdefault(b"localtime", _file(utc, 0o644))
 
 
 def _packaged(name: str) -> bytes:

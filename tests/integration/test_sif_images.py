@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.clients import Copy, Skopeo
-from tests.support.comparison import BIND_DIRECTORIES, EMPTIED_FILES
+from tests.support.comparison import ADDED_FILE, BIND_DIRECTORIES, EMPTIED_FILES
 from tests.support.debark_process import DebarkProcess
 from tests.support.hub import Hub
 from tests.support.published import flat_tree, follow, inside, open_repository, problems
@@ -62,7 +62,7 @@ def test_the_published_tree_is_the_one_that_was_packed(pulled: Pulled, debark: D
     ours = {path: _plain(one) for path, one in found.items()}
     source = {one.path: _plain(one) for one in walk(pulled.source) if one.path}
     added = ours.keys() - source.keys()
-    assert added == {*BIND_DIRECTORIES, *EMPTIED_FILES}
+    assert added == {*BIND_DIRECTORIES, *EMPTIED_FILES, ADDED_FILE}
     assert {path: one for path, one in ours.items() if path not in added} == source
     assert len(source) > 20
 

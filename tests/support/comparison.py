@@ -23,8 +23,10 @@ ADDED_LINKS = {
     ".shell": ".singularity.d/actions/shell",
     "environment": ".singularity.d/env/90-environment.sh",
 }
-BIND_DIRECTORIES = ("dev", "proc", "root", "var", "var/tmp", "tmp", "etc", "sys", "home")
+BIND_DIRECTORIES = ("dev", "proc", "root", "var", "var/tmp", "tmp", "etc", "sys", "home", "srv", "cvmfs")
+_BIND_MODES = {"tmp": 0o1777, "var/tmp": 0o1777}
 EMPTIED_FILES = ("etc/hosts", "etc/resolv.conf")
+ADDED_FILE = "etc/localtime"
 _OWN = ".singularity.d"
 
 
@@ -51,7 +53,7 @@ def differences(reference: Iterable[Found], actual: Mapping[str, Found]) -> list
 def image_differences(reference: Iterable[Found], actual: Mapping[str, Found]) -> list[str]:
     """The same for what the image itself has, additions passed over whether they are there or not."""
     wanted = expected(reference)
-    added = {*EMPTIED_FILES, *(name for name in (*ADDED_LINKS, *BIND_DIRECTORIES) if name not in wanted)}
+    added = {*EMPTIED_FILES, *(name for name in (*ADDED_LINKS, *BIND_DIRECTORIES, ADDED_FILE) if name not in wanted)}
     own = {path: found for path, found in actual.items() if path not in added and not _is_own(path)}
     lines = [f"{path!r} is missing" for path in sorted(wanted.keys() - own.keys())]
     lines += [f"{path!r} is in no layer of the image" for path in sorted(own.keys() - wanted.keys())]
@@ -72,9 +74,9 @@ def _additions(wanted: Mapping[str, Found], actual: Mapping[str, Found]) -> list
         if path not in wanted and (path not in actual or actual[path].target != target)
     ]
     lines += [
-        f"{path!r} was not added as directory of mode 0755"
+        f"{path!r} was not added as directory of the right mode"
         for path in BIND_DIRECTORIES
-        if path not in wanted and (path not in actual or actual[path].mode != stat.S_IFDIR | 0o755)
+        if path not in wanted and (path not in actual or actual[path].mode != stat.S_IFDIR | _BIND_MODES.get(path, 0o755))
     ]
     lines += [
         f"{path!r} is not an empty file of mode 0644"

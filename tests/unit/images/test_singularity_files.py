@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import stat
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -31,7 +34,7 @@ def test_everything_is_there_in_an_empty_root() -> None:
     own = """actions actions/exec actions/run actions/shell actions/start actions/test env env/01-base.sh
         env/10-docker2singularity.sh env/90-environment.sh env/95-apps.sh env/99-base.sh env/99-runtimevars.sh
         labels.json libs runscript startscript"""
-    mounts = "dev etc etc/hosts etc/resolv.conf home proc root sys tmp var var/tmp"
+    mounts = "cvmfs dev etc etc/hosts etc/localtime etc/resolv.conf home proc root srv sys tmp var var/tmp"
     links = ".exec .run .shell .test environment singularity"
     assert paths(tree) == sorted(
         [".singularity.d", *mounts.split(), *links.split(), *(f".singularity.d/{name}" for name in own.split())]
@@ -41,11 +44,13 @@ def test_everything_is_there_in_an_empty_root() -> None:
         if stat.S_ISLNK(entry.mode):
             assert stat.S_ISREG(entry_at(tree, entry.symlink.decode()).mode), "links lead to files"
         elif stat.S_ISREG(entry.mode):
-            bare = node.endswith((".json", "hosts", "resolv.conf"))
+            bare = node.endswith((".json", "hosts", "resolv.conf", "localtime"))
             assert stat.S_IMODE(entry.mode) == (0o644 if bare else 0o755), node
         else:
             assert stat.S_IMODE(entry.mode) == (0o1777 if node.endswith("tmp") else 0o755), node
     assert content_of(store, entry_at(tree, "etc/hosts")) == b""
+    zone = ZoneInfo.from_file(io.BytesIO(content_of(store, entry_at(tree, "etc/localtime"))))
+    assert datetime(2026, 7, 1, tzinfo=zone).utcoffset() == timedelta(0)
     assert entry_at(tree, "etc/hosts") is not entry_at(tree, "etc/resolv.conf")
     assert json.loads(content_of(store, entry_at(tree, ".singularity.d/labels.json"))) == {"a": "ä", "b": "2"}
 
@@ -57,12 +62,14 @@ def test_the_image_keeps_its_own_directories_and_links() -> None:
         header(b"var", b"2", link=b"/mnt/var"),
         header(b"singularity", size=2) + padded(b"my"),
         header(b"proc"),
+        header(b"etc/localtime", b"2", link=b"/usr/share/zoneinfo/Etc/UTC"),
     )
     assert stat.S_IMODE(entry_at(tree, "tmp").mode) == 0o700
     assert entry_at(tree, "home").symlink == b"var/home"
     assert entry_at(tree, "var").symlink == b"/mnt/var"
     assert stat.S_ISREG(entry_at(tree, "singularity").mode)
     assert stat.S_ISREG(entry_at(tree, "proc").mode)
+    assert entry_at(tree, "etc/localtime").symlink == b"/usr/share/zoneinfo/Etc/UTC"
 
 
 def test_links_are_never_followed() -> None:
