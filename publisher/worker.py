@@ -13,6 +13,7 @@ from functools import partial
 from time import time
 
 import structlog
+from cachetools import LRUCache
 
 from mirror.background import running
 from mirror.errors import Denied, IntegrityError, InvalidInput, MirrorError, NotAnImage, Unavailable
@@ -23,6 +24,7 @@ from mirror.jobs.repositories import Repositories
 from mirror.jobs.schedule import Candidate, choose
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ImageManifest
+from mirror.oci.reference import ImageReference
 from publisher.admission import Admission
 from publisher.audit import Act, AuditLog
 from publisher.commit import GroupCommitter
@@ -48,6 +50,7 @@ _HOPELESS = (Denied, InvalidInput, IntegrityError, UnsafeLayer, BrokenLayer, Aga
 """What trying again cannot mend."""
 _TIDY_SECONDS, _TIDY_AGAIN_SECONDS = 1.0, 60.0
 """How often links that are out of date are looked for, and the pause after a failure."""
+_REMEMBERED_CHOICES = 1000
 _LOOK_SECONDS = 1.0
 """How long one wait for work lasts before it is seen whether to stop."""
 
@@ -112,6 +115,8 @@ class Worker:
         self._guards = guards
         self._on_revision = on_revision
         self._leftovers = Leftovers(queue)
+        # Images for several platforms of one name are under way at the same time.
+        self._chosen: LRUCache[ImageReference, str] = LRUCache(_REMEMBERED_CHOICES)
         self._committers = {fqrn: self._committer(target) for fqrn, target in targets.items()}
         self._running: dict[Digest, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(settings.images)
@@ -245,6 +250,8 @@ class Worker:
         if job.fqrn is not None and job.fqrn in self._targets:
             return self._targets[job.fqrn]
         held = await self._repositories.held_bytes([layer.digest for layer in manifest.layers])
+        names = {request.image for request in job.requests}
+        named = await self._queue.link_places(names) | {self._chosen[name] for name in names if name in self._chosen}
         candidates = [
             Candidate(
                 facts.fqrn,
@@ -252,6 +259,7 @@ class Worker:
                 held.get(facts.fqrn, 0),
                 facts.stored_bytes,
                 away=not self._targets[facts.fqrn].lease.is_held,
+                named=facts.fqrn in named,
             )
             for facts in await self._repositories.all()
             if facts.fqrn in self._targets
@@ -259,6 +267,7 @@ class Worker:
         chosen = choose(candidates)
         if chosen is None:
             raise Unavailable("no repository takes images now: each is being cleaned, full, or written by another publisher")
+        self._chosen.update(dict.fromkeys(names, chosen))
         return self._targets[chosen]
 
     async def _tidy(self, fqrn: str) -> None:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mirror.jobs import intake
-from mirror.jobs.change import Change
+from mirror.jobs.change import Change, is_of
 from mirror.jobs.model import Job, Leftover, PlatformName, Publication, PublishRequest, State
 from mirror.jobs.naming import drop_outdated_platforms, publish_name
 from mirror.jobs.notes import NO_NOTES, Notes
@@ -28,7 +28,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.platform import Platform
 from mirror.oci.reference import ImageReference, RepositoryName
 from mirror.state.engine import Database
-from mirror.state.schema import images, layers, leftovers
+from mirror.state.schema import images, layers, leftovers, names
 
 _POLL_SECONDS = 0.08
 """How often a waiting publisher looks for work: one look-up in an index each time, below two hundredths of a core in all."""
@@ -199,6 +199,14 @@ class Queue:
         async with Change.begin(self._database, self._clock()) as change:
             await change.check_owner(owner, [digest])
             await change.set_state([digest], State.NOT_AN_IMAGE, reason=reason, lease_owner=None, ready_at=None)
+
+    async def link_places(self, wanted: Collection[ImageReference]) -> frozenset[str]:
+        """The CVMFS repositories that have public links of these names, for whatever platform."""
+        statement = select(names.c.link_fqrn).where(
+            or_(*(and_(*is_of(image)) for image in wanted)), names.c.link_fqrn.is_not(None)
+        )
+        async with self._database.read() as connection:
+            return frozenset((await connection.execute(statement.distinct())).scalars())
 
     async def leftovers(self, fqrns: Collection[str], limit: int) -> list[Leftover]:
         """Links of these CVMFS repositories that are to be removed, oldest first."""

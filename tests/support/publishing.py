@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+import json
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +28,14 @@ from tests.support.small_images import Image
 
 FQRN = "test.debark.example"
 
-_SETTINGS = f"""
+_SETTINGS = """
 [store]
 min_free = 0
 [upstreams."hub.test"]
 url = "URL"
 attempts = 1
 [publish]
-repositories = ["{FQRN}"]
+repositories = REPOSITORIES
 first_pause = 0.1
 longest_pause = 1
 lease = 2
@@ -93,10 +94,16 @@ class Publishing:
 
 
 @asynccontextmanager
-async def publishing(directory: Path, hub: FaultyRegistry, settings: str = "") -> AsyncIterator[Publishing]:
+async def publishing(
+    directory: Path, hub: FaultyRegistry, settings: str = "", *, repositories: Sequence[str] = (FQRN,)
+) -> AsyncIterator[Publishing]:
     """The state and settings; no publisher runs yet. settings: further lines of [publish]."""
     file = directory / "debark.toml"
-    file.write_text(f'[server]\ndata = "{directory / "data"}"\n' + _SETTINGS.replace("URL", hub.url) + settings)
+    file.write_text(
+        f'[server]\ndata = "{directory / "data"}"\n'
+        + _SETTINGS.replace("URL", hub.url).replace("REPOSITORIES", json.dumps(list(repositories)))
+        + settings
+    )
     (directory / "data").mkdir(exist_ok=True)
     database = Database(DatabaseSettings(sqlite_url(directory / "data" / "state.sqlite")))
     try:

@@ -9,6 +9,12 @@ def test_the_repository_that_holds_most_of_the_image_gets_it() -> None:
     assert choose([Candidate("a", ACTIVE, held=10, stored=0), Candidate("b", ACTIVE, held=11, stored=10**12)]) == "b"
 
 
+def test_the_names_of_an_image_stay_in_one_repository_as_long_as_that_is_open() -> None:
+    most = Candidate("most", ACTIVE, held=10, stored=0)
+    assert choose([most, Candidate("named", ACTIVE, held=0, stored=9, named=True)]) == "named"
+    assert choose([most, Candidate("named", FULL, held=0, stored=9, named=True)]) == "most"
+
+
 def test_among_equals_the_one_that_is_filled_least_gets_it() -> None:
     assert choose([Candidate("a", ACTIVE, held=0, stored=5), Candidate("b", ACTIVE, held=0, stored=4)]) == "b"
     assert choose([Candidate("b", ACTIVE, held=0, stored=5), Candidate("a", ACTIVE, held=0, stored=5)]) == "a"
