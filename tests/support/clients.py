@@ -88,6 +88,10 @@ class Skopeo:
         options = ["--quiet", "--preserve-digests", "--dest-tls-verify=false"]
         run([*self._skopeo(), "copy", *options, f"oci:{layout}:{tag}", f"docker://{name}"], env=self._environment())
 
+    def convert(self, source: str, destination: str, *options: str) -> None:
+        """`skopeo copy` from one transport to another; raises ToolFailed."""
+        run([*self._skopeo(), "copy", "--quiet", *options, source, destination], env=self._environment())
+
     def _pull_command(self, name: str, destination: Path) -> list[str]:
         options = ["--quiet", "--preserve-digests", "--src-tls-verify=false"]
         return [*self._skopeo(), "copy", *options, f"docker://{name}", f"dir:{destination}"]
