@@ -44,6 +44,7 @@ def info(place: Workplace, report: Report, *, url: str | None, public_key: Path 
     if url is None and place.exists():
         repository = place.repository()
         fields["compressor"] = repository.settings.compressor
+        fields["whiteouts"] = repository.settings.whiteouts
         fields["master_key_here"] = repository.keys.master is not None
         if stored:
             objects = [found.size for found in repository.store.objects()]

@@ -17,12 +17,15 @@ from publisher.catalog_memory import DEFAULT_BYTES
 from publisher.cvmfs.cuts import CutLimits, GrowthLimits
 from publisher.gc.policy import CollectionLimits, CollectionPolicy
 from publisher.gc_settings import collection_limits
-from publisher.layer_settings import layer_limits, layer_policy
+from publisher.images.place import PlacePolicy
+from publisher.layer_settings import layer_limits, layer_policy, permission_policy
 from publisher.layers.limits import LayerLimits
+from publisher.layers.permissions import PermissionPolicy
 from publisher.layers.policy import LayerPolicy
 from publisher.objects.compress import DEFAULT_COMPRESSOR, compressor
 from publisher.objects.pipeline import PipelineLimits
 from publisher.proof import ProofSettings
+from publisher.spool import RepositorySettings
 
 CONFIG = Config()
 
@@ -39,6 +42,18 @@ def test_what_is_kept_of_layers() -> None:
     assert layer_policy(CONFIG.publish) == LayerPolicy()
     other = Config.model_validate({"publish": {"setuid": "drop", "capabilities": "keep"}})
     assert layer_policy(other.publish) == LayerPolicy(setuid=False, capabilities=True)
+
+
+def test_what_consumers_are_given() -> None:
+    assert permission_policy(CONFIG.publish) == PermissionPolicy()
+    assert CONFIG.publish.whiteouts == RepositorySettings(CONFIG.publish.compressor).whiteouts
+    assert CONFIG.publish.podman_store == PlacePolicy().podman_store
+    for text, added in {"image": (False, False), "u+rwX": (True, False), "a+rX": (True, True)}.items():
+        policy = permission_policy(Config.model_validate({"publish": {"permissions": text}}).publish)
+        assert (policy.owner_access, policy.world_readable) == added
+    for form in ("overlayfs", "files"):
+        publish = Config.model_validate({"publish": {"whiteouts": form}}).publish
+        assert RepositorySettings(publish.compressor, publish.ttl, publish.whiteouts).whiteouts == form
 
 
 def test_publishing() -> None:

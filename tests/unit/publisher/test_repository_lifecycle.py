@@ -95,6 +95,8 @@ def test_settings_are_pinned(tmp_path: Path) -> None:
         Repository.open(FQRN, store, keys=tmp_path / "keys", spool=repository.spool.directory)
     with pytest.raises(InvalidInput):
         RepositorySettings("zlib-6", ttl=0)
+    with pytest.raises(InvalidInput, match="aufs"):
+        RepositorySettings("zlib-6", whiteouts="aufs")
     with pytest.raises(NotFound):
         Repository.open(FQRN, MemoryStore(), keys=tmp_path / "keys", spool=repository.spool.directory)
 
