@@ -4,7 +4,8 @@ Rows go into a heap first, and from there sorted into a tree, many at a time: si
 each (measured at a million hashes: 800,000 a second this way, 300,000 that way). All of it happens inside of SQLite, which works
 outside of the interpreter lock.
 
-An object is known by its 20 bytes and by whether it is a chunk; the hash algorithm is not looked at, which can only keep more.
+An object is known by its 20 bytes and by whether it is a chunk. Neither the hash algorithm is looked at nor whether a file is
+external, which can only keep more: CernVM-FS's publisher stores objects of external files too, and its collector spares them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 from mirror.errors import InvalidInput
 from publisher.cvmfs import schema
 from publisher.cvmfs.hash import ContentHash, ObjectKind
-from publisher.cvmfs.row import Flags
 from publisher.errors import RepositoryDamaged
 from publisher.gc import scratch
 
@@ -29,7 +29,7 @@ SELECT EXISTS (SELECT 1 FROM main.catalog
   OR EXISTS (SELECT 1 FROM main.chunks WHERE typeof(hash) <> 'blob' OR length(hash) <> 20)
 """
 _COUNT = "SELECT (SELECT count(*) FROM main.catalog) + (SELECT count(*) FROM main.chunks)"
-_TAKE_FILES = "INSERT INTO temp.fresh SELECT hash, 0 FROM main.catalog WHERE hash IS NOT NULL AND NOT flags & ?"
+_TAKE_FILES = "INSERT INTO temp.fresh SELECT hash, 0 FROM main.catalog WHERE hash IS NOT NULL"
 _TAKE_CHUNKS = "INSERT INTO temp.fresh SELECT hash, 1 FROM main.chunks"
 _SORT_IN = "INSERT OR IGNORE INTO temp.marked SELECT digest, chunk FROM temp.fresh ORDER BY digest, chunk"
 _PREVIOUS = "SELECT CAST(value AS TEXT) FROM main.properties WHERE key = 'previous_revision'"
@@ -75,7 +75,7 @@ class Marks:
             if database.execute(_BROKEN).fetchone()[0]:
                 raise RepositoryDamaged(f"{what} has hashes that are none")
             rows: int = database.execute(_COUNT).fetchone()[0]
-            self._fresh += database.execute(_TAKE_FILES, (Flags.EXTERNAL,)).rowcount
+            self._fresh += database.execute(_TAKE_FILES).rowcount
             self._fresh += database.execute(_TAKE_CHUNKS).rowcount
             nested = database.execute("SELECT sha1 FROM main.nested_catalogs").fetchall()
             previous = database.execute(_PREVIOUS).fetchall()

@@ -12,6 +12,7 @@ from publisher.cvmfs.builder import Stamp, build
 from publisher.cvmfs.cuts import CutLimits
 from publisher.cvmfs.entry import Directory, Entry
 from publisher.cvmfs.hash import HASH_SIZE, ContentHash, ObjectKind
+from publisher.cvmfs.row import Flags
 from publisher.errors import RepositoryDamaged
 from publisher.gc.marks import Marks
 from tests.support.memory_store import MemoryStore
@@ -49,6 +50,18 @@ def test_all_of_a_catalog_is_marked_and_nothing_else() -> None:
     pieces = sum(len(entry.chunks) for _, entry in tree.walk())
     assert links.rows == sum(1 for _ in tree.walk()) + 2 + pieces  # the directory itself and the marker file, and the chunks
     assert (links.nested, links.previous) == ((), None)
+
+
+def test_objects_of_external_files_are_spared_as_cvmfs_server_does() -> None:
+    store = MemoryStore()
+    tree = directory()
+    tree.children[b"file"], tree.children[b"large"] = whole, pieces = regular(store, b"x"), chunked(store, [b"y", b"z"])
+    content, data = database(store, tree)
+    marks = Marks(ROOM)
+    marks.add_catalog(content, changed(data, f"UPDATE catalog SET flags = flags | {Flags.EXTERNAL:d} WHERE name <> ''"))
+    assert whole.content is not None
+    assert marks.holds(whole.content, ObjectKind.DATA)
+    assert all(marks.holds(chunk.content, ObjectKind.CHUNK) for chunk in pieces.chunks)
 
 
 def test_files_are_not_chunks() -> None:
