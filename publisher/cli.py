@@ -27,6 +27,7 @@ from publisher.commands.replicate import replicate_repository
 from publisher.commands.resign import resign
 from publisher.commands.rollback import rollback
 from publisher.commands.tag import tag
+from publisher.commands.take_down import take_down
 from publisher.commands.take_over import import_repository
 from publisher.run import run
 
@@ -42,7 +43,7 @@ def main() -> None:
 
 for _verb in (mkfs, ingest, tag, rollback, gc, check_repository, resign, info, ls, cat, export_keys):
     main.add_command(_verb)
-for _verb in (import_repository, replicate_repository):
+for _verb in (import_repository, replicate_repository, take_down):
     main.add_command(_verb)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -38,6 +37,7 @@ from publisher.disk import DiskGate
 from publisher.layer_settings import layer_limits, layer_policy, permission_policy
 from publisher.lease import RepositoryLease
 from publisher.lookout import Lookout
+from publisher.owner import owner_name
 from publisher.policy.watermark import Watermark
 from publisher.policy_file import PolicyFile
 from publisher.remover import Remover
@@ -116,11 +116,6 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         )
         await stack.enter_async_context(running("removals", remover.run))
         await worker.run(stop)
-
-
-def owner_name(data: DataDirectory) -> str:
-    """The name of the publisher of a data directory; there is one at a time."""
-    return f"{socket.gethostname()}:{data.root}"
 
 
 def _places(config: Config, data: DataDirectory) -> list[Path]:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from mirror.config.load import Overrides, load
+from mirror.config.models import Config
 from mirror.config.options import data_option, file_option
 from mirror.config.values import DURATION
 from mirror.errors import InvalidInput, MirrorError
@@ -65,12 +66,25 @@ def verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @click.argument("fqrn", callback=fqrn_value)
+        @functools.wraps(function)
+        def with_place(settings: Config, report: Report, *, fqrn: str, **own: Any) -> None:
+            function(Workplace(fqrn, settings), report, **own)
+
+        return settings_verb(name)(with_place)
+
+    return decorate
+
+
+def settings_verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command of a function that takes a `Config`, a `Report` and its own options: of no single repository."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
         @file_option
         @data_option
         @_level_option
         @_json_option
         @functools.wraps(function)
-        def command(fqrn: str, file: Path | None, data: Path | None, log_level: str, *, as_json: bool, **own: Any) -> None:
+        def command(file: Path | None, data: Path | None, log_level: str, *, as_json: bool, **own: Any) -> None:
             try:
                 settings = load(file, Overrides(data=data, log_level=log_level))
             except InvalidInput as error:
@@ -78,7 +92,7 @@ def verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
                 raise click.exceptions.Exit(EXIT_BAD_SETTINGS) from error
             logs = Logs(LogOptions(level=settings.log.level, form=settings.log.format))
             try:
-                function(Workplace(fqrn, settings), Report(as_json=as_json), **own)
+                function(settings, Report(as_json=as_json), **own)
             except MirrorError as error:
                 click.echo(str(error), err=True)
                 raise click.exceptions.Exit(EXIT_FAILED) from error
