@@ -80,19 +80,6 @@ def test_files_are_not_chunks() -> None:
     assert not marks.holds(pieces.chunks[0].content, ObjectKind.DATA)
 
 
-def test_content_that_is_elsewhere_is_not_marked() -> None:
-    store = MemoryStore()
-    tree = directory()
-    tree.children[b"here"], tree.children[b"there"] = here, there = regular(store, b"here"), regular(store, b"there")
-    content, data = database(store, tree)
-    marks = Marks(ROOM)
-    marks.add_catalog(content, changed(data, "UPDATE catalog SET flags = flags | 0x80 WHERE name = 'there'"))
-    assert here.content is not None
-    assert there.content is not None
-    assert marks.holds(here.content, ObjectKind.DATA)
-    assert not marks.holds(there.content, ObjectKind.DATA)
-
-
 def test_links_are_read() -> None:
     store = MemoryStore()
     content, data = database(store, directory())
