@@ -31,6 +31,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SERVABLE_FILE = 0o644
 _SERVABLE_DIRECTORY = 0o755
 _COPIED_AT_ONCE = 8 << 20
+_READ_AT_ONCE = 1 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -53,6 +54,18 @@ class LocalObjectStore:
     def get(self, content: ContentHash, kind: ObjectKind) -> bytes:
         """The stored (compressed) bytes, not yet verified. Raises NotFound, Unavailable."""
         return self._read(content.object_path(kind))
+
+    def pieces(self, content: ContentHash, kind: ObjectKind) -> Iterator[bytes]:
+        """What `get` gives, a piece at a time. Raises NotFound, Unavailable."""
+        path = Path(self._path(content, kind))
+        with _Failures(f"{path} cannot be read"):
+            try:
+                file = path.open("rb", buffering=0)
+            except FileNotFoundError as error:
+                raise NotFound(f"{path} does not exist") from error
+            with file:
+                while piece := file.read(_READ_AT_ONCE):
+                    yield piece
 
     def read_file(self, name: str) -> bytes:
         """A named file of the repository's root. Raises NotFound, Unavailable."""

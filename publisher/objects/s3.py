@@ -42,6 +42,7 @@ _MOST_PARTS = 10_000
 _PARTS_AT_ONCE = 2
 _UPLOADS = 4
 """Objects sent in parts at the same time: with `_PARTS_AT_ONCE` parts each in memory."""
+_READ_AT_ONCE = 1 << 20
 _OBJECT_HEADERS: dict[str, str] = {"Content-Type": "application/octet-stream", "Cache-Control": "max-age=259200"}
 _NAMED_HEADERS: dict[str, str] = {"Content-Type": "application/x-cvmfs", "Cache-Control": "max-age=61"}
 _CODE = re.compile(r"<Code>([A-Za-z]{1,64})</Code>", re.ASCII)
@@ -155,6 +156,19 @@ class S3ObjectStore:
     def get(self, content: ContentHash, kind: ObjectKind) -> bytes:
         """The stored (compressed) bytes, not yet verified. Raises NotFound, Unavailable."""
         return self._read(content.object_path(kind))
+
+    def pieces(self, content: ContentHash, kind: ObjectKind) -> Iterator[bytes]:
+        """What `get` gives, a piece at a time, as it arrives. Raises NotFound, Unavailable."""
+        path = content.object_path(kind)
+        with self._failures(f"{self._place}/{path} cannot be read"):
+            try:
+                answer = obstore.get(self._store, path)
+            except FileNotFoundError as error:
+                if _code(error) == "NoSuchBucket":
+                    raise
+                raise NotFound(f"{self._place}/{path} does not exist") from None
+            for piece in answer.stream(min_chunk_size=_READ_AT_ONCE):
+                yield bytes(piece)
 
     def read_file(self, name: str) -> bytes:
         """A named file of the repository's root. Raises NotFound, Unavailable."""

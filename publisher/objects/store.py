@@ -59,6 +59,9 @@ class ObjectStore(ObjectSource, Protocol):
         Raises StorageFull, Unavailable.
         """
 
+    def pieces(self, content: ContentHash, kind: ObjectKind) -> Iterator[bytes]:
+        """What `get` gives, a piece at a time, for objects of any size. Raises NotFound, Unavailable."""
+
     def contains(self, content: ContentHash, kind: ObjectKind) -> bool:
         """Whether the object is there."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from publisher.cvmfs.hash import ContentHash, ObjectKind
+from publisher.cvmfs.hash import ContentHash, ContentHasher, ObjectKind
 from publisher.objects.store import ObjectStore
 from publisher.replicate.files import local_failures
 
@@ -81,7 +81,10 @@ class FlushJournal:
         for stored in self._store.objects():
             if stored.modified < since:
                 continue
-            if ContentHash.of(self._store.get(stored.content, stored.kind), stored.content.algorithm) != stored.content:
+            hasher = ContentHasher(stored.content.algorithm)
+            for piece in self._store.pieces(stored.content, stored.kind):
+                hasher.update(piece)
+            if hasher.result() != stored.content:
                 self._store.delete(stored.content, stored.kind)
                 lost += 1
             if stored.kind is ObjectKind.CATALOG:

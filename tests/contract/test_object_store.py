@@ -59,6 +59,9 @@ def test_an_object_can_be_put_from_a_file(store: ObjectStore, tmp_path: Path, si
         assert store.put_file(content, ObjectKind.CHUNK, file) is is_new
         assert not file.exists()
     assert store.get(content, ObjectKind.CHUNK) == data
+    pieces = list(store.pieces(content, ObjectKind.CHUNK))
+    assert b"".join(pieces) == data
+    assert max(map(len, pieces), default=0) < 4 << 20
     (found,) = store.objects()
     assert (found.content, found.kind, found.size) == (content, ObjectKind.CHUNK, size)
     assert found.modified > time.time() - 60
@@ -95,6 +98,8 @@ def test_what_is_not_there_is_not_found(store: ObjectStore) -> None:
     content = ContentHash.of(b"absent")
     with pytest.raises(NotFound):
         store.get(content, ObjectKind.DATA)
+    with pytest.raises(NotFound):
+        list(store.pieces(content, ObjectKind.DATA))
     with pytest.raises(NotFound):
         store.read_file(".cvmfspublished")
 

@@ -33,6 +33,11 @@ class MemoryStore:
         except KeyError:
             raise NotFound(f"no object {content.object_path(kind)}") from None
 
+    def pieces(self, content: ContentHash, kind: ObjectKind) -> Iterator[bytes]:
+        data = self.get(content, kind)
+        for start in range(0, len(data), 1 << 20):
+            yield data[start : start + (1 << 20)]
+
     def read_file(self, name: str) -> bytes:
         try:
             return self.files[named_file(name)]
