@@ -16,11 +16,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import select
 
 from mirror.jobs.leases import LeaseExpired
-from mirror.jobs.model import Job, Publication, State
+from mirror.jobs.model import Job, PlatformName, Publication, PublishRequest, State
 from mirror.jobs.queue import Queue
 from mirror.jobs.retry import RetryPolicy
 from mirror.jobs.statuses import Statuses
 from mirror.oci.digest import Digest
+from mirror.oci.platform import Platform
 from mirror.oci.reference import ImageReference
 from mirror.state.engine import Database, DatabaseSettings, sqlite_url
 from mirror.state.migrate import migrate
@@ -29,7 +30,11 @@ from tests.support.state import Clock, digest_of, request_for
 
 T = TypeVar("T")
 
-FQRN = "images.example.org"
+FQRNS = ("one.example.org", "two.example.org")
+SHOWN = Platform("linux", "amd64")
+"""What the config of every image says."""
+PLATFORM_LIST = (SHOWN, Platform("linux", "arm64"), Platform("linux", "riscv64"))
+PLATFORMS = st.sampled_from(PLATFORM_LIST)
 LEASE = 60.0
 OWNERS = st.sampled_from(["p1", "p2"])
 TAGS = st.sampled_from(["debian:1", "debian:2", "quay.io/x/y:1"])
@@ -51,7 +56,10 @@ class PublishQueue(RuleBasedStateMachine):
         self.acknowledged: set[Digest] = set()
         self.in_work: dict[str, list[Job]] = {"p1": [], "p2": [], "last": []}
         self.leases: dict[Digest, tuple[str, float]] = {}
-        self.links: dict[ImageReference, Digest] = {}
+        self.targets: dict[ImageReference, str] = {}
+        """Names that stand for an index."""
+        self.links: dict[str, Digest] = {}
+        """What each path leads to, in both repositories."""
         self.revision = 0
 
     def run_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -77,7 +85,19 @@ class PublishQueue(RuleBasedStateMachine):
         request = request_for(tag, manifest)
         self.run_async(self.queue.enqueue(request))
         self.wanted[request.image] = request.manifest
+        self.targets.pop(request.image, None)
         self.acknowledged.add(request.manifest)
+
+    @rule(tag=TAGS, manifest=MANIFESTS, platform=PLATFORMS)
+    def pull_of_an_index(self, tag: str, manifest: str, platform: Platform) -> None:
+        """The image that the index stands for, and its name for its platform; the platforms of before are gone."""
+        own = request_for(tag, manifest, f"index of {manifest}")
+        named = PublishRequest(own.image, own.target, own.manifest, platform)
+        gone = [(own.image, other) for other in PLATFORM_LIST if other != platform]
+        self.run_async(self.queue.enqueue_all([named, own], gone))
+        self.wanted[own.image] = own.manifest
+        self.targets[own.image] = f"index of {manifest}"
+        self.acknowledged.add(own.manifest)
 
     @rule(manifest=MANIFESTS)
     def pull_by_digest(self, manifest: str) -> None:
@@ -163,7 +183,18 @@ class PublishQueue(RuleBasedStateMachine):
             if image.reference.tag is not None:
                 assert status.manifest == manifest
             if status.publication is not None:
-                assert self.links[status.image] == status.manifest
+                assert self.links[status.publication.path] == status.manifest
+            for named in self.run_async(self.statuses.platforms(image)):
+                if named.publication is not None:
+                    assert self.links[named.publication.path] == named.manifest
+
+    @rule()
+    def tidy(self) -> None:
+        """The writers remove what is left over."""
+        gone = self.run_async(self.queue.leftovers(FQRNS, 100))
+        for leftover in gone:
+            del self.links[leftover.path]
+        self.run_async(self.queue.removed(gone))
 
     def teardown(self) -> None:
         if hasattr(self, "queue"):
@@ -178,7 +209,7 @@ class PublishQueue(RuleBasedStateMachine):
             self.clock.advance(5000.0)
             for image, manifest in self.wanted.items():
                 name = next(name for name in ("a", "b", "c", "d") if digest_of(name) == manifest)
-                self.run_async(self.queue.enqueue(request_for(str(image), name)))
+                self.run_async(self.queue.enqueue(request_for(str(image), name, self.targets.get(image))))
             for job in self.run_async(self.queue.claim("last", 100, LEASE)):
                 self.leases[job.manifest] = ("last", self.clock() + LEASE)
                 self._publish("last", job)
@@ -186,15 +217,34 @@ class PublishQueue(RuleBasedStateMachine):
             status = self.run_async(self.statuses.status(image))
             assert status is not None
             assert (status.manifest, status.state) == (manifest, State.PUBLISHED)
+        self.tidy()
+        paths = set()
+        for image in self.wanted:
+            for status in [self.run_async(self.statuses.status(image)), *self.run_async(self.statuses.platforms(image))]:
+                assert status is not None
+                assert status.publication is not None
+                paths.add(status.publication.path)
+                assert self.links[status.publication.path] == status.manifest
+                if image.reference.tag is not None:
+                    assert status.manifest == self.wanted[image], "a tag leads to one image, with or without its platform"
+        tags = {str(image) for image in self.wanted if image.reference.tag is not None}
+        assert {path for path in self.links if any(path.endswith(tag) for tag in tags)} <= paths, "no old link is left"
         counts = self.run_async(self.statuses.counts())
         assert counts[State.PUBLISHED] + counts[State.REFUSED] == sum(counts.values()) == len(self.acknowledged)
 
     def _publish(self, owner: str, job: Job) -> None:
         with self._fenced(owner, job):
             self.revision += 1
-            paths = {request.image: Publication(FQRN, f"/cvmfs/{request.image}", self.revision) for request in job.requests}
-            self.run_async(self.queue.published(owner, job.manifest, FQRN, paths, []))
-            self.links |= dict.fromkeys(paths, job.manifest)
+            fqrn = FQRNS[self.revision % 2]
+            own = {request.image for request in job.requests if request.platform is None}
+            asked = {PlatformName(request.image, request.platform) for request in job.requests if request.platform is not None}
+            shown = {PlatformName(image, SHOWN) for image in own - {name.image for name in asked}}
+            paths = {image: Publication(fqrn, f"/cvmfs/{fqrn}/{image}", self.revision) for image in own}
+            platforms = {
+                name: Publication(fqrn, f"/cvmfs/{fqrn}/{name.platform}/{name.image}", self.revision) for name in asked | shown
+            }
+            self.run_async(self.queue.published(owner, job.manifest, fqrn, paths, [], platforms=platforms))
+            self.links |= {publication.path: job.manifest for publication in [*paths.values(), *platforms.values()]}
             del self.leases[job.manifest]
 
     async def _state(self, manifest: Digest) -> State:
