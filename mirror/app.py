@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mirror.background import running
-from mirror.chores import count_jobs, sweep_parts
+from mirror.chores import count_jobs, show_conditions, sweep_parts
 from mirror.config import wiring
 from mirror.config.models import Config
 from mirror.data import DataDirectory
@@ -20,6 +20,7 @@ from mirror.errors import MirrorError
 from mirror.fetch.blobs import BlobFetcher
 from mirror.fetch.listings import ListingLimits, Listings
 from mirror.fetch.manifests import ManifestFetcher
+from mirror.jobs.conditions import Condition, Conditions
 from mirror.jobs.publications import PublicationIndex
 from mirror.jobs.queue import Queue
 from mirror.jobs.repositories import Repositories
@@ -91,6 +92,8 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         publications = PublicationIndex(statuses)
         await stack.enter_async_context(running("publications", publications.watch))
         await stack.enter_async_context(running("job_counts", lambda: count_jobs(statuses, metrics)))
+        conditions = Conditions(database)
+        await stack.enter_async_context(running("conditions", lambda: show_conditions(conditions, metrics)))
         pulls = PullQueue(pulls=config.memory.pulls, manifest_bytes=config.memory.pulls_size, on_drop=metrics.pull_event_dropped)
         clients, guards = await _open_clients(config, metrics, stack)
         manifests = ManifestFetcher(store, tags, links, wiring.manifest_limits(config))
@@ -120,6 +123,7 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
             limits=SendLimits(config.server.slow_bytes, config.server.slow_time),
         )
         probes = _probes(store, blobs, statuses) | ({"publisher": publisher_probe} if publisher_probe else {})
+        probes |= _publisher_probes(conditions) if config.publish.enabled else {}
         status = StatusApi(statuses, repositories, names, config.server.public_url, probes)
         metrics.watch_disk(DataDirectory(config.data).free_bytes)
         middlewares = [answer_errors, _guard(config).middleware(), bounded_requests(config.server.max_requests)]
@@ -201,6 +205,21 @@ def _probes(store: BlobStore, blobs: BlobFetcher, statuses: Statuses) -> dict[st
         return None
 
     return {"store": store_probe, "state": state_probe}
+
+
+def _publisher_probes(conditions: Conditions) -> dict[str, HealthProbe]:
+    """What publishers say is wrong with them."""
+
+    def probe(condition: Condition) -> HealthProbe:
+        async def ask() -> str | None:
+            try:
+                return (await conditions.all()).get(condition)
+            except MirrorError:
+                return None  # The probe of the state database says so.
+
+        return ask
+
+    return {f"publisher_{condition.value}": probe(condition) for condition in Condition}
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import structlog
 
 from mirror.errors import Unavailable
+from mirror.jobs.conditions import Conditions
 from mirror.jobs.statuses import Statuses
 from mirror.metrics import Metrics
 from mirror.store.blobs import BlobStore
@@ -23,6 +24,14 @@ async def count_jobs(statuses: Statuses, metrics: Metrics) -> None:
     while True:
         with contextlib.suppress(Unavailable):  # The probe of the state database says so.
             metrics.publish_jobs(await statuses.counts())
+        await asyncio.sleep(_COUNT_SECONDS)
+
+
+async def show_conditions(conditions: Conditions, metrics: Metrics) -> None:
+    """Show in the metrics what is wrong with publishers, until cancelled."""
+    while True:
+        with contextlib.suppress(Unavailable):
+            metrics.publisher_conditions(await conditions.all())
         await asyncio.sleep(_COUNT_SECONDS)
 
 

@@ -5,7 +5,7 @@ Labels come from short fixed lists or from the configuration, never from a reque
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -14,6 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 
 from mirror.fetch.result import FillResult
+from mirror.jobs.conditions import Condition
 from mirror.jobs.model import State
 from mirror.upstream.model import UpstreamRequest
 
@@ -59,6 +60,12 @@ class Metrics:
         )
         self._log_lines_dropped = Counter("debark_log_lines_dropped", "Lines lost by log", ("log",), registry=registry)
         self._jobs = Gauge("debark_publish_jobs", "Images by state of publishing", ("state",), registry=registry)
+        self._conditions = Gauge(
+            "debark_publisher_condition",
+            "1 while a publisher has this trouble; /healthz says more",
+            ("condition",),
+            registry=registry,
+        )
         self._free = Gauge("debark_disk_free_bytes", "Free space where the data directory is", registry=registry)
         if process:
             ProcessCollector(registry=registry)
@@ -91,6 +98,11 @@ class Metrics:
         """How many images are in each state now; states that are missing count as none."""
         for state in State:
             self._jobs.labels(state.value).set(counts.get(state, 0))
+
+    def publisher_conditions(self, found: Container[Condition]) -> None:
+        """What is wrong with publishers now."""
+        for condition in Condition:
+            self._conditions.labels(condition.value).set(condition in found)
 
     def watch_disk(self, free_bytes: Callable[[], float]) -> None:
         """Ask this function for the free space whenever the metrics are read."""

@@ -160,5 +160,5 @@ class PublicContent:
 
 def _private(name: RepositoryName, error: Exception) -> Denied:
     return Denied(
-        f"{name} is not public: {error}; make it public there, or ask this mirror's operator to vouch for it in the policy"
+        f"{name} is not public; make it public there, or ask this mirror's operator to vouch for it in the policy ({error})"
     )

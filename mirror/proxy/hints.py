@@ -34,6 +34,11 @@ def hint_headers(status: ImageStatus | None) -> dict[str, str]:
         headers["Warning"] = warning(f"{which} is unpacked: apptainer exec {publication.path} COMMAND")
     elif status.state is State.REFUSED:
         headers["Warning"] = warning(f"{status.image} is not in /cvmfs: {status.reason}")
+    elif status.state is State.QUEUED and status.reason:
+        headers["Warning"] = warning(f"{status.image} waits to be in /cvmfs: {status.reason}")
+    elif status.state is State.FAILED and status.reason:
+        again = "it is tried again by itself" if status.next_try is not None else "pull it again to have it tried again"
+        headers["Warning"] = warning(f"{status.image} is not in /cvmfs yet, {again}: {status.reason}")
     return headers
 
 

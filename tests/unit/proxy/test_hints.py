@@ -52,6 +52,17 @@ def test_before_publication_only_the_state_is_said(state: State) -> None:
     assert hint_headers(status(state)) == {"X-CVMFS-State": state.value}
 
 
+def test_an_image_that_waits_for_more_than_its_turn_says_for_what() -> None:
+    headers = hint_headers(status(State.QUEUED, reason="the disk is full"))
+    assert headers["Warning"] == '299 - "docker.io/library/debian:12 waits to be in /cvmfs: the disk is full"'
+
+
+def test_a_failure_says_whether_it_mends_itself() -> None:
+    failed = replace(status(State.FAILED, reason="the hub is away"), next_try=1.0)
+    assert "not in /cvmfs yet, it is tried again by itself: the hub is away" in hint_headers(failed)["Warning"]
+    assert "pull it again" in hint_headers(replace(failed, next_try=None))["Warning"]
+
+
 def test_the_hint_for_a_platforms_image_says_which() -> None:
     path = "/cvmfs/unpacked.example.org/.multiarch/arm64/docker.io/library/debian:12"
     found = replace(status(State.PUBLISHED, Publication("unpacked.example.org", path, 7)), platform=Platform("linux", "arm64"))
