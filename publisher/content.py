@@ -18,6 +18,7 @@ from mirror.upstream.auth import TokenCache
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.model import Upstream
 from mirror.upstream.session import open_session
+from publisher.foreign import ForeignLayers
 from publisher.proof import Proof, ProofSettings
 from publisher.public import PublicContent
 
@@ -53,6 +54,7 @@ async def open_content(
         proof=Proof(ProofSettings(config.publish.proof)),
         trusted=trusted,
         is_vouched_for=is_vouched_for,
+        foreign=ForeignLayers(known.values(), fetch=config.publish.foreign_layers == "fetch"),
     )
 
 

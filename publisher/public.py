@@ -21,6 +21,7 @@ from mirror.oci.manifest import Descriptor, ImageManifest, declared_media_type, 
 from mirror.oci.reference import Reference, RepositoryName
 from mirror.store.blobs import BlobStore
 from mirror.upstream.client import UpstreamClient
+from publisher.foreign import ForeignLayers
 from publisher.proof import Proof, ProofSettings
 
 MAX_CONFIG = 8 << 20
@@ -48,12 +49,14 @@ class PublicContent:
         proof: Proof | None = None,
         trusted: Mapping[str, UpstreamClient] | None = None,
         is_vouched_for: Callable[[RepositoryName], bool] = lambda _: False,
+        foreign: ForeignLayers | None = None,
     ) -> None:
         """clients: anonymous ones, by registry. trusted: with the mirror's credentials, for repositories that are vouched for."""
         self._store = store
         self._fetcher = fetcher
         self._clients = clients
         self._max_manifest_bytes = max_manifest_bytes
+        self._foreign = foreign or ForeignLayers()
         self._proof = proof or Proof(ProofSettings())
         self._trusted = trusted or {}
         self._is_vouched_for = is_vouched_for
@@ -63,7 +66,8 @@ class PublicContent:
     async def manifest(self, name: RepositoryName, digest: Digest) -> PublicManifest:
         """The manifest of an image, shown to be public now: given to an anonymous client, and verified by its digest.
 
-        Raises Denied if it is not public, InvalidInput if it is no image, NotFound, Unavailable, IntegrityError.
+        Raises Denied if it is not public, InvalidInput if it is no image or has foreign layers that are not fetched, NotFound,
+        Unavailable, IntegrityError.
         """
         raw = await self._stored(digest) if self._is_vouched_for(name) else None
         media_type = raw and declared_media_type(raw)
@@ -76,6 +80,7 @@ class PublicContent:
         manifest = parse_manifest(raw, media_type)
         if not isinstance(manifest, ImageManifest) or not manifest.is_publishable:
             raise NotAnImage(f"{name}@{digest} is no container image but {media_type}")
+        self._foreign.check(manifest)
         return PublicManifest(raw, manifest)
 
     async def prove(self, name: RepositoryName, manifest: ImageManifest) -> None:
@@ -120,7 +125,8 @@ class PublicContent:
 
     def open(self, name: RepositoryName, blob: Descriptor) -> BlobReader:
         """A reader of a blob, from the mirror's store or while it arrives there; to be closed. Raises NotFound, Unavailable."""
-        return self._fetcher.fetch(self._client(name), name.repository, blob.digest, blob.size)
+        home = self._foreign.home(name, blob)
+        return self._fetcher.fetch(self._client(home), home.repository, blob.digest, blob.size)
 
     async def small_blob(self, name: RepositoryName, blob: Descriptor, limit: int) -> bytes:
         """Content of a blob of at most `limit` bytes. Raises what `blob` raises, and InvalidInput if it is larger."""
@@ -130,13 +136,14 @@ class PublicContent:
         return await asyncio.to_thread(self._store.read, blob.digest, limit)
 
     async def _prove_blob(self, name: RepositoryName, blob: Descriptor, *, whole: bool = False) -> None:
-        client = self._client(name)
+        home = self._foreign.home(name, blob)
+        client = self._client(home)
         if whole or self._proof.is_small(blob):
-            await self._proof.of_whole(client, name.repository, blob)
+            await self._proof.of_whole(client, home.repository, blob)
         elif (file := await self._file(blob.digest)) is not None:
-            await self._proof.of_part(client, name.repository, blob, file)
+            await self._proof.of_part(client, home.repository, blob, file)
         else:
-            await client.head_blob(name.repository, blob.digest)
+            await client.head_blob(home.repository, blob.digest)
             return
         self._shown[name, blob.digest] = None
 

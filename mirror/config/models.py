@@ -223,6 +223,7 @@ class PublishSettings(Section):
     podman_store: Flag = False
     setuid: Literal["keep", "drop"] = "keep"
     capabilities: Literal["keep", "drop"] = "drop"
+    foreign_layers: Literal["refuse", "fetch"] = "refuse"
     threads: Count = Field(default=0, ge=0, le=256)
     images: Count = Field(default=4, ge=1, le=256)
     batch: Count = Field(default=20, ge=1, le=1000)
