@@ -119,6 +119,18 @@ class PodmanStore:
             self._remove_directory(podman.chain_directory(layer))
             layer = parent.get("parent") if parent else None
 
+    def blobs_in_use(self, manifest: ImageManifest) -> set[Digest]:
+        """Layers that the store still points to where a removed image had layers of the same content; to be asked after `remove`.
+
+        Images that differ in nothing but the compression of a layer share its entry in the store, which points to one of the two.
+        """
+        documents = [layout.layers_document(layer.digest) for layer in manifest.layers]
+        if not all(map(self._transaction.exists, documents)):
+            return set()
+        diff_ids = [metadata.parse_layers_json(self._transaction.read(document)).diff_id for document in documents]
+        records = map(self._layers.get, podman.layer_ids(diff_ids))
+        return {Digest.parse(record["compressed-diff-digest"]) for record in records if record is not None}
+
     def _prepare(self) -> None:
         if self._transaction.exists(podman.LOCKS[-1]):
             return

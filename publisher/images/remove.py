@@ -97,7 +97,10 @@ def remove_images(transaction: Transaction, pipeline: Pipeline, images: Sequence
                 transaction.remove(facts)
                 _prune(transaction, facts, layout.METADATA)
             gone.roots.append(config)
-    gone.layers = _remove_layers(transaction, pipeline, images, _layers_of(staying), now)
+    needed = _layers_of(staying)
+    if store is not None:
+        needed = needed.union(*(store.blobs_in_use(image.manifest) for image in images))
+    gone.layers = _remove_layers(transaction, pipeline, images, needed, now)
     if store is not None:
         store.save()
     return gone

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from mirror.oci.digest import Digest
+from mirror.oci.manifest import OCI_MANIFEST, ImageManifest, parse_manifest
 from mirror.oci.reference import ImageReference
 from publisher.images import layout, podman
 from publisher.images.place import PlacePolicy, place_images
 from publisher.images.podman_store import PodmanStore
+from publisher.images.remove import GoingImage, remove_images
 from publisher.objects.compress import compressor
 from publisher.objects.pipeline import Pipeline, PipelineLimits
 from publisher.repository import Repository
@@ -197,7 +199,7 @@ def test_an_image_that_was_there_before_the_setting_is_added_when_it_gets_a_name
 
 def test_another_manifest_of_the_same_image_is_kept_beside_the_first(store: Store) -> None:
     image = tiny()
-    packed_anew = Image((image.layers[0], Layer(*_plain(image.layers[1]))), settings=image.settings)
+    packed_anew = Image((image.layers[0], Layer(*_compressed(image.layers[1]))), settings=image.settings)
     assert packed_anew.config == image.config
     assert packed_anew.digest != image.digest
     store.publish(image, ONE)
@@ -211,7 +213,7 @@ def test_another_manifest_of_the_same_image_is_kept_beside_the_first(store: Stor
     assert store.read(f"overlay-images/{record['id']}/manifest") == packed_anew.manifest
 
 
-def _plain(layer: Layer) -> tuple[bytes, str, str]:
+def _compressed(layer: Layer) -> tuple[bytes, str, str]:
     import gzip
 
     return gzip.compress(layer.packed, mtime=0), layer.diff_id, "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -230,6 +232,22 @@ def test_an_image_goes_with_the_layers_that_no_other_has(store: Store) -> None:
     store.remove(tiny("stays"))
     assert store.json(podman.IMAGES_FILE) == store.json(podman.LAYERS_FILE) == []
     assert problems(store.repository) == []
+
+
+def test_a_layer_stays_as_long_as_the_store_points_to_it(store: Store) -> None:
+    first = tiny()
+    packed_anew = Image((first.layers[0], Layer(*_compressed(first.layers[1]))), settings=first.settings)
+    store.publish(first, ONE)
+    store.publish(packed_anew, TWO)
+    for image in (first, packed_anew):
+        manifest = parse_manifest(image.manifest, OCI_MANIFEST)
+        assert isinstance(manifest, ImageManifest)
+        with Transaction(store.repository) as transaction:
+            remove_images(transaction, store.pipeline, [GoingImage(Digest.of(image.manifest), manifest)], NOW)
+            transaction.commit()
+        for layer in store.layers():
+            assert store.repository.reader().lookup(store.real(f"overlay/{layer}/diff")) is not None
+    assert store.layers() == {}
 
 
 def test_a_name_is_forgotten_with_its_link(store: Store) -> None:
