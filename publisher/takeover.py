@@ -30,7 +30,7 @@ from publisher.errors import Conflict, PublishError, RepositoryDamaged
 from publisher.keys import KeyFiles, RepositoryKeys
 from publisher.objects.local import LocalObjectStore
 from publisher.repository import Repository
-from publisher.spool import RepositorySettings, Spool
+from publisher.spool import OVERLAYFS, RepositorySettings, Spool
 
 OnCopied = Callable[[int], None]
 """Told how many files were copied so far."""
@@ -62,12 +62,14 @@ def take_over(
     compressor: str,
     whitelist_lifetime: timedelta,
     *,
+    whiteouts: str = OVERLAYFS,
     copy: bool = False,
     on_copied: OnCopied = lambda _: None,
 ) -> Repository:
     """Continue a repository. Blocking; the tools that wrote it must not be used on it any more.
 
     compressor: of content to come; `zlib-6` stores as CernVM-FS does, so that content which is there already is not stored twice.
+    whiteouts: the form of deletions in layers to come (`RepositorySettings`); those that are there are read in either.
     copy: leave the original as it is; objects are hard links where the file system can have them.
     Raises Conflict if there is such a repository here already or a transaction is open, NotFound for what is missing,
     PublishError for what cannot be continued, InvalidInput, RepositoryDamaged, Untrusted, StorageFull, Unavailable.
@@ -94,7 +96,7 @@ def take_over(
     spool.create()
     with spool.lock(0):
         spool.adopt_reflog(checksum)
-        spool.pin(RepositorySettings(compressor, min(max(manifest.ttl, 1), 86_400)))
+        spool.pin(RepositorySettings(compressor, min(max(manifest.ttl, 1), 86_400), whiteouts))
         repository = Repository.open(fqrn, LocalObjectStore(place), keys=data.keys, spool=spool.directory)
         _let_sign(repository, whitelist_lifetime)
         repository.recover()

@@ -57,6 +57,7 @@ def import_repository(
             place.data,
             compressor,
             place.lifetime,
+            whiteouts=place.config.publish.whiteouts,
             copy=copy,
             on_copied=lambda done: update(done, None),
         )

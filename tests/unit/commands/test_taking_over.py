@@ -110,3 +110,11 @@ def test_a_checksum_that_only_the_operator_knows_is_enough(server: ServerReposit
     (server.spool / "reflog.chksum").unlink()
     verbs.run("import", *server.places, "--reflog-checksum", checksum)
     assert verbs.run("check").exit_code == 0
+
+
+def test_layers_to_come_have_the_form_that_the_settings_say(server: ServerRepository, verbs: Verbs, tmp_path: Path) -> None:
+    settings = tmp_path / "debark.toml"
+    settings.write_text('[publish]\nwhiteouts = "files"\n')
+    verbs.run("import", "--config", settings, *server.places)
+    (shown,) = verbs.records("info")
+    assert shown["whiteouts"] == "files"
