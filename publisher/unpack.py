@@ -99,7 +99,7 @@ class Unpacker:
         name, manifest = job.source, public.manifest
         await self._content.prove(name, manifest)
         if manifest.sif is not None:
-            return await self._prepare_sif(job, public, manifest.sif, on_state)
+            return await self._prepare_sif(job, public, manifest.sif, on_state, measure)
         raw_config = await self._content.small_blob(name, manifest.config, MAX_CONFIG)
         config = parse_config(raw_config)
         if len(config.diff_ids) != len(manifest.layers):
@@ -130,7 +130,9 @@ class Unpacker:
         await self._flights.close()
         self._threads.shutdown()
 
-    async def _prepare_sif(self, job: Job, public: PublicManifest, file: Descriptor, on_state: OnState) -> PreparedImage:
+    async def _prepare_sif(
+        self, job: Job, public: PublicManifest, file: Descriptor, on_state: OnState, measure: Measure
+    ) -> PreparedImage:
         """A SIF image has no layers, and nobody could lay anything over it: its root file system is all that is published."""
         repository = self._stratum0.repository
         since = repository.clock()
@@ -138,11 +140,13 @@ class Unpacker:
         image = PreparedImage(job.manifest, public.raw, public.manifest, own_names(job.requests), safe_since=since)
         if await asyncio.to_thread(reader.lookup, layout.flat_root(image.config)) is not None:
             facts = SifFacts.parse(await asyncio.to_thread(reader.read, layout.sif_document(image.config)))
+            measure.add(facts.size, facts.entries)
             return replace(image, notes=facts.notes, platforms=platform_names(job.requests, facts.platform))
         path = await self._content.proven_blob(job.source, file)
         await on_state(State.INGESTING)
         rules = SifRules(self._limits.layer, self._policy, self._permissions)
         flat, facts = await self._in_thread(sif.flat_root, path, self._stratum0.pipeline, rules, self._stopping.is_set)
+        measure.add(facts.size, facts.entries)
         platforms = platform_names(job.requests, facts.platform)
         return replace(image, flat=flat, notes=facts.notes, platforms=platforms, sif_facts=facts.as_json())
 

@@ -16,6 +16,10 @@ class SifFacts:
 
     architecture: str
     """In Go's words; empty where the file does not say."""
+    size: int
+    """Bytes of content, each file counted once."""
+    entries: int
+    """Names in the tree."""
     notes: Notes
     """What was left out of it or changed in it, by rule."""
 
@@ -26,13 +30,15 @@ class SifFacts:
 
     def as_json(self) -> bytes:
         """The document."""
-        return json.dumps({"architecture": self.architecture, "notes": self.notes.as_dict()}, indent=2).encode("ascii") + b"\n"
+        content = {"architecture": self.architecture, "size": self.size, "entries": self.entries, "notes": self.notes.as_dict()}
+        return json.dumps(content, indent=2).encode("ascii") + b"\n"
 
     @classmethod
     def parse(cls, document: bytes) -> SifFacts:
         """What `as_json` wrote. Raises InvalidInput."""
         try:
             content = json.loads(document)
-            return cls(str(content["architecture"]), Notes.of(content.get("notes")))
+            notes = Notes.of(content.get("notes"))
+            return cls(str(content["architecture"]), int(content["size"]), int(content["entries"]), notes)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InvalidInput(f"the repository's document on a SIF image is damaged: {error}") from error

@@ -61,4 +61,4 @@ def flat_root(file: Path, pipeline: Pipeline, rules: SifRules, is_stopped: Calla
     )
     apply_permissions(root.tree, rules.permissions)
     with_mount_points(root.tree, pipeline)
-    return root.tree, SifFacts(result.architecture, root.notes)
+    return root.tree, SifFacts(result.architecture, root.size, root.entries, root.notes)

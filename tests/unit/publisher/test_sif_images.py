@@ -157,7 +157,7 @@ def test_an_image_that_is_taken_out_leaves_nothing(tmp_path: Path) -> None:
     assert isinstance(manifest, ImageManifest)
     raw, digest = image.manifest, Digest.of(image.manifest)
     name = ImageReference.parse("hub.test/team/app:1")
-    flat, facts = Directory(Entry(mode=stat.S_IFDIR | 0o755)), SifFacts("amd64", NO_NOTES)
+    flat, facts = Directory(Entry(mode=stat.S_IFDIR | 0o755)), SifFacts("amd64", 0, 0, NO_NOTES)
     prepared = PreparedImage(digest, raw, manifest, (name,), flat=flat, sif_facts=facts.as_json())
     repository, store = new_repository(tmp_path)
     with Pipeline(store, compressor("zlib-1"), PipelineLimits()) as pipeline:
