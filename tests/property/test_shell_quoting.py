@@ -103,6 +103,6 @@ def test_the_whole_way_from_action_to_command(shell: str, tmp_path: Path) -> Non
     for value in HOSTILE[5:12]:
         image = config((f"V={value}", "PATH=/usr/bin:/bin"), (sys.executable, "-c", show, value), (value, "last"))
         root = ImageRoot(tmp_path / str(HOSTILE.index(value)), as_json(image))
-        command = [*shell.split(), root.path("actions/run")]
+        command = [*shell.split(), str(root.path("actions/run"))]
         result = subprocess.run(command, env={}, input=b"typed", capture_output=True, check=True, timeout=20)
         assert result.stdout.decode().split("\0") == [value, value, "last", value, "typed"]

@@ -79,9 +79,9 @@ async def test_images_are_listed_for_podman_if_wanted(tmp_path: Path) -> None:
                 await here.request(f"hub.test/team/app:{tag}", offer(hub, "team/app", tag, tiny()))
                 await here.published(f"hub.test/team/app:{tag}")
                 reader = here.reader()
+                assert here.problems() == []
             if expected is None:
                 assert reader.lookup(podman.STORE) is None
             else:
                 (record,) = json.loads(reader.read(podman.IMAGES_FILE))
                 assert record["names"] == expected
-        assert here.problems() == []
