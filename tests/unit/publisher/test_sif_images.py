@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mirror.errors import Unavailable
 from mirror.jobs.model import State
 from mirror.jobs.notes import NO_NOTES
 from mirror.oci.digest import Digest
@@ -18,13 +19,18 @@ from publisher.cvmfs.entry import Directory, Entry
 from publisher.images import layout
 from publisher.images.place import PreparedImage, place_images
 from publisher.images.remove import GoingImage, remove_images
+from publisher.layers.limits import LayerLimits
+from publisher.layers.permissions import PermissionPolicy
+from publisher.layers.policy import LayerPolicy
 from publisher.objects.compress import compressor
 from publisher.objects.pipeline import Pipeline, PipelineLimits
 from publisher.sif.facts import SifFacts
+from publisher.sif.image import SifRules, flat_root
 from publisher.sif.unpack import SifResult, unpack_sif
 from publisher.transaction import Transaction
 from tests.support import sif_images
 from tests.support.faulty_registry import FaultyRegistry
+from tests.support.memory_store import MemoryStore
 from tests.support.publishing import FQRN, publishing
 from tests.support.repositories import NOW, new_repository, problems
 from tests.support.sif_images import EMPTY_CONFIG, SifImage, root, sif, squashfs, whole
@@ -171,3 +177,28 @@ def test_an_image_that_is_taken_out_leaves_nothing(tmp_path: Path) -> None:
     assert gone.roots == [Digest.of(image.file)]
     assert [path for path in (layout.METADATA, layout.FLAT) for _ in repository.reader().tree(path).walk()] == []
     assert problems(repository) == []
+
+
+@pytest.mark.parametrize("limit", ["entries = 5", "expanded_bytes = 30"])
+async def test_limits_of_images_hold_for_sif_images(tmp_path: Path, limit: str) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f"[limits]\n{limit}\n")
+    image = SifImage(whole(squashfs(_tar("hello"), tmp_path)))
+    async with FaultyRegistry() as hub, publishing(tmp_path, hub, f'policy_file = "{policy}"\n') as here:
+        digest = offer(hub, "team/app", "1", image)
+        async with here.publisher():
+            await here.request("hub.test/team/app:1", digest)
+            status = await here.reach("hub.test/team/app:1", {State.REFUSED, State.PUBLISHED})
+    assert (status.state, limit.partition(" ")[0] in (status.reason or "")) == (State.REFUSED, True), status.reason
+
+
+def test_unpacking_ends_when_the_publisher_stops(tmp_path: Path) -> None:
+    file = tmp_path / "image.sif"
+    file.write_bytes(whole(squashfs(_tar("hello"), tmp_path)))
+    rules = SifRules(LayerLimits(), LayerPolicy(), PermissionPolicy())
+    with Pipeline(MemoryStore(), compressor("zlib-1"), PipelineLimits()) as pipeline:
+        looks = iter([False, False, True])
+        with pytest.raises(Unavailable, match="the publisher is stopping"):
+            flat_root(file, pipeline, rules, lambda: next(looks))
+        with pytest.raises(Unavailable, match="cannot be read"):
+            flat_root(tmp_path / "gone", pipeline, rules, lambda: False)
