@@ -6,6 +6,7 @@ import gzip
 import io
 import stat
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from publisher.cvmfs.entry import Directory
 from publisher.errors import BrokenLayer, UnsafeLayer
 from publisher.layers.merge import merge
 from publisher.objects.pipeline import PipelineLimits
+from tests.support.compressed import chunked, estargz, zstandard
 from tests.support.layers import content_of, ingest
 from tests.support.memory_store import MemoryStore
 
@@ -120,6 +122,23 @@ def test_noise_is_an_archive_or_refused(noise: list[bytes], packed: bool, data: 
     refusal = ""
     try:
         ingest(blob, tar=bytes(raw), pipeline_limits=CHUNKING)
+    except (BrokenLayer, UnsafeLayer) as refused:
+        refusal = str(refused)
+    assert refusal.isprintable()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([zstandard, chunked, estargz]), st.data())
+def test_a_damaged_compressed_layer_is_what_it_was_or_refused(packer: Callable[[bytes], bytes], data: st.DataObject) -> None:
+    raw = b"".join(tarfile.TarInfo(name).tobuf() for name in ("a", "b/c", "d" * 90)) + bytes(1024)
+    blob = bytearray(packer(raw))
+    for position in data.draw(st.lists(st.integers(0, len(blob) - 1), min_size=1, max_size=4)):
+        blob[position] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(blob)))
+    damaged = bytes(blob[cut:] + blob[:cut] if data.draw(st.booleans()) else blob[:cut])
+    refusal = ""
+    try:
+        assert ingest(damaged, tar=raw).result.entries == 4
     except (BrokenLayer, UnsafeLayer) as refused:
         refusal = str(refused)
     assert refusal.isprintable()
