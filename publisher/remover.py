@@ -107,6 +107,8 @@ class Remover:
             await self._repositories.put(target.stratum0.facts(revision.manifest))
         for request in requests:
             names = gone.names_of(request.manifest)
+            if not (gone.names or gone.roots or gone.layers):
+                continue  # It was not here.
             facts = {"fqrn": fqrn, "revision": revision.revision, "manifest": str(request.manifest), "names": names}
             await asyncio.to_thread(self._audit.record, Act.REMOVED, by=request.by, reason=request.reason, **facts)
             log.info("image_removed", **facts, layers=len(gone.layers), reason=request.reason)

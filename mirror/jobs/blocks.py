@@ -108,7 +108,7 @@ class Blocks:
         return new
 
     async def lift(self, digest: Digest) -> list[Block]:
-        """Undo the take-down that this digest belongs to; the blocks that were lifted. The next pull publishes again."""
+        """Undo the take-down that this digest belongs to; the blocks that were lifted. What is known of the images is queued."""
         async with Change.begin(self._database, self._clock()) as change:
             connection = change.connection
             row = (await connection.execute(select(blocks).where(blocks.c.digest == str(digest)))).one_or_none()
@@ -123,7 +123,7 @@ class Blocks:
                 images.c.manifest_digest.in_(texts), images.c.state == State.REFUSED.value
             )
             known = list((await connection.execute(refused)).scalars())
-            await change.set_state(known, State.EXPIRED, reason=None, attempts=0)
+            await change.set_state(known, State.QUEUED, reason=None, attempts=0, ready_at=change.now)
         return lifted
 
     async def all(self) -> list[Block]:

@@ -178,7 +178,7 @@ async def _lift(config: Config, report: Report, digest: Digest, who: str) -> Non
         raise NotFound(f"{digest} is not taken down; see --list")
     digests = [str(block.digest) for block in lifted]
     AuditLog(DataDirectory(config.data).logs / FILE_NAME).record(Act.LIFTED, by=who, image=lifted[0].image, digests=digests)
-    report.result(f"{lifted[0].image} may be published again, when it is pulled", image=lifted[0].image, digests=digests, by=who)
+    report.result(f"{lifted[0].image} is published again", image=lifted[0].image, digests=digests, by=who)
 
 
 async def _list(config: Config, report: Report) -> None:
