@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from publisher.errors import BrokenLayer
 from publisher.layers.limits import LayerLimits
 from publisher.squashfs.compressors import expander
+from publisher.squashfs.expansion import Expansion
 from publisher.squashfs.inodes import NO_FRAGMENT, Inode, read_inode, read_listing
 from publisher.squashfs.metadata import Cursor, LookupTable, MetadataBlocks
 from publisher.squashfs.source import Section
@@ -43,6 +44,8 @@ class SquashFs:
         )
         self._xattrs = XattrSets(source, blocks, superblock, limits.header_bytes)
         self._last_fragment: tuple[int, bytes] = (NO_FRAGMENT, b"")
+        # Files may need a byte of each of many fragments, which may all be the same block.
+        self._fragment_expansion = Expansion(limits, source.size)
         self._known_ids: dict[int, int] = {}
 
     def inode(self, reference: int) -> Inode:
@@ -96,6 +99,7 @@ class SquashFs:
         if self._last_fragment[0] != number:
             position, word, _ = self._fragments[number]
             self._last_fragment = number, self._block(position, word)
+            self._fragment_expansion.add(len(self._last_fragment[1]))
         return self._last_fragment[1]
 
     def _block(self, position: int, word: int) -> bytes:

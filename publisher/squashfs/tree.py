@@ -15,6 +15,7 @@ from publisher.errors import BrokenLayer, UnsafeLayer
 from publisher.layers import names
 from publisher.layers.keeping import Keeping
 from publisher.layers.limits import LayerLimits
+from publisher.squashfs.expansion import Expansion
 from publisher.squashfs.filesystem import SquashFs
 from publisher.squashfs.inodes import NO_XATTRS, Inode
 
@@ -60,7 +61,7 @@ class _Walk:
         self._others: dict[int, Unread | Entry | None] = {}
         """By reference; None for what is dropped."""
         self._xattrs: dict[int, dict[bytes, bytes]] = {}
-        self._expanded = 0
+        self._expansion = Expansion(limits, filesystem.size)
         self._keeping = keeping
         reference = filesystem.superblock.root
         inode = filesystem.inode(reference)
@@ -119,7 +120,7 @@ class _Walk:
         attributes = self._attributes(inode)
         if inode.kind != stat.S_IFREG:
             return attributes
-        self._expand(inode.size)
+        self._expansion.add(inode.size)
         unread = Unread(inode, attributes)
         self.tree.files.append(unread)
         return unread
@@ -155,11 +156,3 @@ class _Walk:
         self.tree.entries += 1
         if self.tree.entries > self._limits.entries:
             raise UnsafeLayer(f"the squashfs has more than the {self._limits.entries} names that are allowed")
-
-    def _expand(self, size: int) -> None:
-        limits = self._limits
-        self._expanded += size
-        if self._expanded > limits.expanded_bytes:
-            raise UnsafeLayer(f"the squashfs expands to more than the {limits.expanded_bytes} bytes that are allowed")
-        if self._expanded > limits.ratio_from and self._expanded > limits.ratio * self._filesystem.size:
-            raise UnsafeLayer(f"the squashfs expands to more than {limits.ratio} times its size")

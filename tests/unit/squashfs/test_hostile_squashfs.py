@@ -179,6 +179,20 @@ def test_a_block_that_expands_to_more_than_a_block_is_refused() -> None:
         unpack_squashfs(of_one(b"f", file(BLOCK, 96, [len(packed)]), data=packed))
 
 
+def test_fragments_that_are_all_one_block_are_bounded_as_a_whole() -> None:
+    """Each file needs one byte of a fragment of its own; each fragment is the same block, of a megabyte of zeros."""
+    count, packed = 100, zlib.compress(bytes(1 << 20))
+    inodes = b"".join(file(1, fragment=number) for number in range(count))
+    names = listing(*((b"f%03d" % at, reference(ROOT_SIZE + at * len(file(1)))) for at in range(count)))
+    fragments = [(96, len(packed))] * count
+    data = image(directory(0, len(names)) + inodes, names, data=packed, fragments=fragments, block_size=1 << 20)
+    assert unpack_squashfs(data).result.size == count
+    with pytest.raises(UnsafeLayer, match="more than the 67108864 bytes"):
+        unpack_squashfs(data, limits=LayerLimits(expanded_bytes=64 << 20))
+    with pytest.raises(UnsafeLayer, match="more than 250 times its size"):
+        unpack_squashfs(data, limits=LayerLimits(ratio_from=1 << 20))
+
+
 def test_deep_paths_are_refused() -> None:
     names, inodes = b"", b""
     for depth in range(200):
