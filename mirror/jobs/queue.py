@@ -30,6 +30,8 @@ from mirror.oci.reference import ImageReference, RepositoryName
 from mirror.state.engine import Database
 from mirror.state.schema import images, layers, leftovers, names
 
+_LOOKED_AT = 100
+"""Names in one question: databases bound the depth of a condition, and an image may have thousands of tags."""
 _POLL_SECONDS = 0.08
 """How often a waiting publisher looks for work: one look-up in an index each time, below two hundredths of a core in all."""
 

@@ -234,3 +234,12 @@ async def test_indexes_remember_what_they_list_in_order(database: SwitchedDataba
     ]
     assert await Indexes(database).listing(digest_of("a")) == [digest_of("i")]
     assert await Indexes(database).listing(digest_of("never")) == []
+
+
+async def test_where_names_have_links_is_known_for_any_number_of_names(queue: Queue) -> None:
+    await queue.enqueue_all([_request("m", target="i"), _request("m", AMD64, "i")])
+    await _publish(queue, TWO)
+    assert await queue.link_places([DEBIAN]) == {TWO}
+    assert await queue.link_places([ImageReference.parse("debian:13")]) == frozenset()
+    many = [ImageReference.parse(f"debian:{number}") for number in range(5000)]
+    assert await queue.link_places(many) <= {TWO}
