@@ -9,6 +9,7 @@ import click
 from mirror.config.values import DURATION
 from mirror.errors import InvalidInput
 from publisher.alone import only_publisher
+from publisher.audit import Act
 from publisher.commands.report import Report, size
 from publisher.commands.verb import duration_value, verb
 from publisher.commands.workplace import Workplace
@@ -61,6 +62,8 @@ def gc(place: Workplace, report: Report, *, revisions: int, age: float, grace: f
             progress=lambda progress: update(progress.done, progress.total, _DOING.get(progress.step, _ENDING)),
         )
     freed = result.found if dry_run else result.deleted
+    if not dry_run:
+        place.audit.record(Act.COLLECTED, fqrn=place.fqrn, revision=result.revision, objects=freed.objects, size=freed.bytes)
     report.result(
         f"{place.fqrn}: {'would delete' if dry_run else 'deleted'} {freed.objects} objects ({size(freed.bytes)}); "
         f"{result.kept.objects} are needed by {result.roots} revisions, {result.young.objects} are too young to go",

@@ -14,6 +14,7 @@ import click
 
 from mirror.errors import InvalidInput, NotFound
 from mirror.jobs.notes import Notes
+from publisher.audit import Act
 from publisher.commands.report import Report, size
 from publisher.commands.verb import path_value, verb
 from publisher.commands.workplace import Workplace
@@ -78,6 +79,10 @@ def ingest(
     entries, notes = (
         (unpacked.entries, dataclasses.replace(unpacked.notes, access_added=0)) if unpacked is not None else (0, Notes())
     )
+    paths = [into.decode("utf-8", "backslashreplace")] if unpacked is not None else []
+    deleted_paths = [path.decode("utf-8", "backslashreplace") for path in gone]
+    revision = published.revision
+    place.audit.record(Act.CHANGED, fqrn=place.fqrn, revision=revision, what="ingest", names=paths, removed=deleted_paths)
     if notes.left_out:
         report.warn(notes.words())
     report.result(

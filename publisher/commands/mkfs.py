@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from mirror.errors import InvalidInput
+from publisher.audit import Act
 from publisher.commands.report import Report
 from publisher.commands.verb import duration_value, verb
 from publisher.commands.warnings import warn_of_absent_master
@@ -63,6 +64,7 @@ def mkfs(
     repository = Repository.create(
         place.fqrn, place.storage().store, keys=place.data.keys, spool=place.spool, settings=settings, whitelist=signed
     )  # fmt: skip
+    place.audit.record(Act.MADE, fqrn=place.fqrn, revision=1)
     public = KeyFiles(place.data.keys, place.fqrn).public
     report.result(
         f"made {place.fqrn}; clients need its public key {public}",

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mirror.errors import InvalidInput, NotFound
 from publisher import exchange
+from publisher.audit import Act
 from publisher.commands.report import Report
 from publisher.commands.verb import verb
 from publisher.commands.warnings import warn_of_absent_master
@@ -68,6 +69,7 @@ def resign(
     repository = place.repository()
     if whitelist is not None:
         exchanged = exchange.install_whitelist(repository, place.data.keys, whitelist.read_bytes())
+        place.audit.record(Act.SIGNED, fqrn=place.fqrn, what="whitelist put in place" + (", key exchanged" if exchanged else ""))
         _tell(repository.whitelist(), report, "put in place" + (", new repository key in use" if exchanged else ""))
         return
     if repository.keys.master is None and new_certificate:
@@ -90,6 +92,7 @@ def resign(
     else:
         with repository.spool.lock(60.0):
             repository.renew_whitelist(lifetime)
+    place.audit.record(Act.SIGNED, fqrn=place.fqrn, what="key exchanged" if new_certificate else "whitelist")
     _tell(repository.whitelist(), report, "signed")
 
 

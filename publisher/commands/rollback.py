@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mirror.errors import NotFound
+from publisher.audit import Act
 from publisher.commands.report import Report
 from publisher.commands.verb import verb
 from publisher.commands.workplace import Workplace
@@ -29,6 +30,7 @@ def rollback(place: Workplace, report: Report, *, name: str | None) -> None:
         if transaction.base.root != root:
             transaction.go_back(root, size)
         published = transaction.commit()
+    place.audit.record(Act.CHANGED, fqrn=place.fqrn, revision=published.revision, what=f"rollback to revision {revision}")
     report.result(
         f"{place.fqrn} is at revision {published.revision}, with the tree of revision {revision}",
         fqrn=place.fqrn,

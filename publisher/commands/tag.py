@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from mirror.errors import InvalidInput
+from publisher.audit import Act
 from publisher.commands.report import Report
 from publisher.commands.verb import verb
 from publisher.commands.workplace import Workplace
@@ -42,7 +43,9 @@ def tag(
     repository = place.repository()
     if add is not None or removed:
         new = [] if add is None else [NewTag(add, message, None if root is None else ContentHash.parse(root))]
-        for given in change_tags(repository, new, removed, move=force):
+        changed = change_tags(repository, new, removed, move=force)
+        place.audit.record(Act.CHANGED, fqrn=place.fqrn, what="tag", names=[name.name for name in new], removed=list(removed))
+        for given in changed:
             _show(given, report)
         for name in removed:
             report.result(f"removed {name}", removed=name)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mirror.errors import InvalidInput
+from publisher.audit import Act
 from publisher.commands.report import Report
 from publisher.commands.verb import verb
 from publisher.commands.warnings import warn_of_absent_master
@@ -62,6 +63,7 @@ def import_repository(
             on_copied=lambda done: update(done, None),
         )
     manifest = repository.manifest()
+    place.audit.record(Act.IMPORTED, fqrn=place.fqrn, revision=manifest.revision, source=str(origin.storage))
     report.result(
         f"took over {place.fqrn} at revision {manifest.revision}",
         fqrn=place.fqrn,

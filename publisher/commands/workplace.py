@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from mirror.config.models import Config
 from mirror.data import DataDirectory
 from mirror.errors import NotFound, Unavailable
+from publisher.audit import FILE_NAME, AuditLog
 from publisher.check import Contains
 from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.reader import RepositoryReader
@@ -62,6 +63,11 @@ class Workplace:
     def spool(self) -> Path:
         """The repository's spool directory."""
         return self.data.spool / self.fqrn
+
+    @property
+    def audit(self) -> AuditLog:
+        """Where it is written down what was done."""
+        return AuditLog(self.data.logs / FILE_NAME)
 
     @property
     def lifetime(self) -> timedelta:

@@ -17,6 +17,8 @@ from structlog.testing import capture_logs
 
 from mirror.errors import Unavailable
 from publisher.audit import Act, AuditLog
+from tests.support.small_images import file, pack
+from tests.support.verbs import Verbs
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -111,3 +113,26 @@ def test_what_cannot_be_written_is_an_error_and_leaves_no_half_line(tmp_path: Pa
     problems.append(audit.problem)
     assert [bool(problem) for problem in problems] == [True, False]
     assert [line["number"] for line in lines(path)] == [1, 2]
+
+
+def test_verbs_write_down_what_they_did(tmp_path: Path) -> None:
+    verbs = Verbs(tmp_path, "audit.example.org")
+    verbs.run("mkfs")
+    archive = tmp_path / "archive.tar"
+    archive.write_bytes(pack([file("hello", b"world")]))
+    verbs.run("ingest", "--tar", archive, "--base", "software")
+    verbs.run("tag", "--add", "release")
+    verbs.run("rollback")
+    verbs.run("resign")
+    verbs.run("gc")
+    written = lines(tmp_path / "log" / "audit.jsonl")
+    assert [(line["act"], line.get("what", "")) for line in written] == [
+        ("made", ""),
+        ("changed", "ingest"),
+        ("changed", "tag"),
+        ("changed", "rollback to revision 1"),
+        ("signed", "whitelist"),
+        ("collected", ""),
+    ]
+    assert {line["fqrn"] for line in written} == {"audit.example.org"}
+    assert written[1]["revision"] == 2
