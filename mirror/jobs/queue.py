@@ -206,9 +206,7 @@ class Queue:
         """The CVMFS repositories that have public links of these names, for whatever platform; of many, some are looked at."""
         some = sorted(wanted, key=str)[:_LOOKED_AT]
         any_of_them = or_(*(and_(*is_of(image)) for image in some))
-        statement = select(names.c.link_fqrn).where(
-            or_(*(and_(*is_of(image)) for image in wanted)), names.c.link_fqrn.is_not(None)
-        )
+        statement = select(names.c.link_fqrn).where(any_of_them, names.c.link_fqrn.is_not(None))
         async with self._database.read() as connection:
             return frozenset((await connection.execute(statement.distinct())).scalars())
 
