@@ -207,7 +207,18 @@ def _prune(transaction: Transaction, path: bytes, top: bytes) -> None:
     directory = posixpath.dirname(path)
     while directory not in (top, ROOT) and not transaction.names(directory):
         transaction.remove(directory)
-        directory = posixpath.dirname(directory)
+        directory, name = posixpath.split(directory)
+        if directory in (ROOT, _MULTIARCH):
+            _remove_aliases(transaction, directory, name)
+
+
+def _remove_aliases(transaction: Transaction, directory: bytes, name: bytes) -> None:
+    """Remove the other names of a registry or platform that went: links beside it that lead to it."""
+    for other in transaction.names(directory):
+        path = posixpath.join(directory, other)
+        entry = transaction.lookup(path)
+        if entry is not None and stat.S_ISLNK(entry.mode) and entry.symlink == name:
+            transaction.remove(path)
 
 
 def _document(pipeline: Pipeline, content: bytes, now: float) -> Entry:
