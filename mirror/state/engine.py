@@ -12,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ POSTGRESQL = "postgresql"
 
 _DRIVERS = {SQLITE: "sqlite+aiosqlite", POSTGRESQL: "postgresql+asyncpg"}
 _IMMEDIATE = "debark_immediate"
+_WAL_PAUSE = 0.02
+"""Seconds; this happens once in the life of a database."""
 
 Insert = sqlite.Insert | postgresql.Insert
 """An INSERT that knows `on_conflict_do_update` and `on_conflict_do_nothing`; both dialects write them alike."""
@@ -134,7 +138,7 @@ def _create_engine(url: URL, settings: DatabaseSettings) -> AsyncEngine:
         # Without an isolation level the driver opens no transactions of its own; `_begin` does.
         arguments: dict[str, Any] = {"timeout": settings.wait_seconds, "isolation_level": None}
         engine = create_async_engine(url, connect_args=arguments, **pool)
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "connect", partial(_prepare_sqlite, patience=settings.wait_seconds))
         event.listen(engine.sync_engine, "begin", _begin)
         event.listen(engine.sync_engine.pool, "invalidate", _roll_back)
         return engine
@@ -144,11 +148,25 @@ def _create_engine(url: URL, settings: DatabaseSettings) -> AsyncEngine:
     return create_async_engine(url, connect_args=arguments, pool_pre_ping=True, **pool)
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:
+def _prepare_sqlite(connection: Any, _record: object, patience: float) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    _use_wal(cursor, time.monotonic() + patience)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _use_wal(cursor: Any, end: float) -> None:
+    """Switch a new file over. SQLite does not wait for the lock that this takes, and processes may start together."""
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(_WAL_PAUSE)
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:

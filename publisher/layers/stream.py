@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 _BLOCK = 256 << 10
-_RECOGNISED = 6
+_TAR_MAGIC = slice(257, 262)
+"""Where a tar header since POSIX.1-1988 says `ustar`."""
 """Bytes that are looked at."""
 _FOREIGN_FORMATS = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4"}
 """What some tools can make, but no specification of images has."""
@@ -103,7 +104,10 @@ class LayerStream:
 
 def _recognised(packed: Packed, limits: LayerLimits) -> Decompressor:
     """What the first bytes show, whatever the media type says: clients do not look at that either."""
-    head = packed.peek(_RECOGNISED)
+    head = packed.peek(_TAR_MAGIC.stop)
+    if head[_TAR_MAGIC] == b"ustar":
+        # A name may begin with the same bytes as compressed content.
+        return Uncompressed(packed)
     if head.startswith(gzip_members.MAGIC):
         return GzipMembers(packed)
     if zstd_frames.begins_frame(head):

@@ -24,7 +24,7 @@ ADDED_LINKS = {
     "environment": ".singularity.d/env/90-environment.sh",
 }
 BIND_DIRECTORIES = ("dev", "proc", "root", "var", "var/tmp", "tmp", "etc", "sys", "home", "srv", "cvmfs")
-_BIND_MODES = {"tmp": 0o1777, "var/tmp": 0o1777}
+BIND_MODES = {"tmp": 0o1777, "var/tmp": 0o1777}
 EMPTIED_FILES = ("etc/hosts", "etc/resolv.conf")
 ADDED_FILE = "etc/localtime"
 _OWN = ".singularity.d"
@@ -76,7 +76,7 @@ def _additions(wanted: Mapping[str, Found], actual: Mapping[str, Found]) -> list
     lines += [
         f"{path!r} was not added as directory of the right mode"
         for path in BIND_DIRECTORIES
-        if path not in wanted and (path not in actual or actual[path].mode != stat.S_IFDIR | _BIND_MODES.get(path, 0o755))
+        if path not in wanted and (path not in actual or actual[path].mode != stat.S_IFDIR | BIND_MODES.get(path, 0o755))
     ]
     lines += [
         f"{path!r} is not an empty file of mode 0644"

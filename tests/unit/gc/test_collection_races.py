@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import threading
 import time
@@ -237,7 +238,7 @@ def test_an_image_that_waited_too_long_is_not_placed(repository: Repository, sto
     """Whatever its layers hold: nothing of it is looked at before."""
     collect_later(repository, DAY + 60)
     layer = cast("UnpackedLayer", SimpleNamespace(safe_since=repository.clock()))
-    prepared = cast("PreparedImage", SimpleNamespace(layers=(layer,)))
+    prepared = cast("PreparedImage", SimpleNamespace(layers=(layer,), safe_since=math.inf))
     with Transaction(repository) as transaction:
         with pytest.raises(Conflict, match="collected"):
             place_images(transaction, cast("Pipeline", None), [prepared], 0.0)

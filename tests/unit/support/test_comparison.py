@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from publisher.cvmfs.entry import Directory, Entry
-from tests.support.comparison import ADDED_LINKS, BIND_DIRECTORIES, EMPTIED_FILES, differences, expected, published
+from tests.support.comparison import ADDED_LINKS, BIND_DIRECTORIES, BIND_MODES, EMPTIED_FILES, differences, expected, published
 from tests.support.unpacked import Found, walk
 
 
@@ -31,7 +31,7 @@ def _faithful(reference: list[Found]) -> dict[str, Found]:
     blank = replace(reference[0], xattrs={}, size=0, sha256="")
     tree = expected(reference)
     for path in (*BIND_DIRECTORIES, ".singularity.d", ".singularity.d/env", ".singularity.d/actions"):
-        tree.setdefault(path, replace(blank, path=path, mode=0o40755))
+        tree.setdefault(path, replace(blank, path=path, mode=0o40000 | BIND_MODES.get(path, 0o755)))
     scripts = (".singularity.d/env/10-docker2singularity.sh", ".singularity.d/actions/exec", ".singularity.d/runscript")
     for number, path in enumerate(scripts, start=1):
         tree[path] = replace(blank, path=path, mode=0o100755, inode=-number)
