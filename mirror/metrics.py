@@ -46,6 +46,7 @@ class Metrics:
         self._seconds = Histogram(
             "debark_request_seconds", "From request to the last byte", ("kind",), registry=registry, buckets=_SECONDS
         )
+        self._series: dict[tuple[str, int, str], tuple[Counter, Counter, Histogram]] = {}
         self._fills = Counter(
             "debark_fills", "Blobs fetched from upstreams by how the fetch ended", ("result",), registry=registry
         )
@@ -74,9 +75,19 @@ class Metrics:
 
     def request(self, *, kind: str, status: int, cache: str, size: int, seconds: float) -> None:
         """One answered request: size in body bytes, kind and cache as in the access log."""
-        self._requests.labels(kind, str(status), cache).inc()
-        self._bytes.labels(kind, cache).inc(size)
-        self._seconds.labels(kind).observe(seconds)
+        key = (kind, status, cache)
+        series = self._series.get(key)
+        if series is None:
+            # Looking them up by their labels takes longer than counting.
+            series = self._series[key] = (
+                self._requests.labels(kind, str(status), cache),
+                self._bytes.labels(kind, cache),
+                self._seconds.labels(kind),
+            )
+        requests, sent, durations = series
+        requests.inc()
+        sent.inc(size)
+        durations.observe(seconds)
 
     def fill(self, result: FillResult) -> None:
         """A fetch of a blob ended."""

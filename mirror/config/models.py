@@ -139,8 +139,8 @@ class AccessSettings(Section):
     users_file: str = Field(default="", max_length=4000)
     issuers: dict[str, IssuerSettings] = Field(default={}, max_length=100)
     requests: Count = Field(default=1000, ge=1, le=100_000)
-    rate: float = Field(default=1000.0, ge=0.01, le=1_000_000)
-    burst: Count = Field(default=5000, ge=1, le=1_000_000)
+    rate: float = Field(default=50_000.0, ge=0.01, le=1_000_000)
+    burst: Count = Field(default=100_000, ge=1, le=1_000_000)
 
 
 class UpstreamSettings(Section):

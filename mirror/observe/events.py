@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import ImageReference
@@ -16,7 +16,7 @@ class Pull:
     """A manifest or index was served.
 
     at: Unix seconds. image: the name as it was asked for, by tag or digest. digest: of what was served. raw: its bytes; None for
-    a HEAD, which says that the image is in use but not that somebody wants it.
+    a HEAD, which says that the image is in use but not that somebody wants it. times: how often, where several came at once.
     """
 
     at: float
@@ -24,6 +24,13 @@ class Pull:
     digest: Digest
     media_type: str
     raw: bytes | None
+    times: int = 1
+
+
+@dataclass(slots=True)
+class _Waiting:
+    pull: Pull
+    times: int
 
 
 class PullQueue:
@@ -42,7 +49,9 @@ class PullQueue:
         self._on_drop = on_drop
         self._limit = pulls
         self._byte_limit = manifest_bytes
-        self._waiting: deque[Pull] = deque()
+        self._waiting: deque[_Waiting] = deque()
+        # By identity, those that nobody has looked at yet: the same object that is put again takes no more room.
+        self._unseen: dict[int, _Waiting] = {}
         self._bytes = 0
         self._arrived = asyncio.Event()
         self.dropped = 0
@@ -52,12 +61,17 @@ class PullQueue:
 
     def put(self, pull: Pull) -> bool:
         """Accept the pull, or drop and count it if the queue is full; whether it was accepted."""
+        same = self._unseen.get(id(pull))
+        if same is not None:
+            same.times += pull.times
+            return True
         weight = _weight(pull)
         if len(self._waiting) >= self._limit or self._bytes + weight > self._byte_limit:
             self.dropped += 1
             self._on_drop()
             return False
-        self._waiting.append(pull)
+        waiting = self._unseen[id(pull)] = _Waiting(pull, pull.times)
+        self._waiting.append(waiting)
         self._bytes += weight
         self._arrived.set()
         return True
@@ -67,12 +81,17 @@ class PullQueue:
         while not self._waiting:
             self._arrived.clear()
             await self._arrived.wait()
-        return [self._waiting[position] for position in range(min(limit, len(self._waiting)))]
+        self._unseen.clear()
+        return [_counted(self._waiting[position]) for position in range(min(limit, len(self._waiting)))]
 
     def discard(self, number: int) -> None:
         """Remove so many of the oldest pulls: they are dealt with."""
         for _ in range(number):
-            self._bytes -= _weight(self._waiting.popleft())
+            self._bytes -= _weight(self._waiting.popleft().pull)
+
+
+def _counted(waiting: _Waiting) -> Pull:
+    return waiting.pull if waiting.times == waiting.pull.times else replace(waiting.pull, times=waiting.times)
 
 
 def _weight(pull: Pull) -> int:

@@ -105,7 +105,7 @@ class Recorder:
                 before = uses.get(manifest, Use(pull.at, 0))
                 # Clients ask for a tag, then for an index, then for the image: only the last of these is counted.
                 counts = pull.raw is not None and pull.digest == manifest
-                uses[manifest] = Use(max(before.last_used, pull.at), before.pulls + counts)
+                uses[manifest] = Use(max(before.last_used, pull.at), before.pulls + counts * pull.times)
         await self._usage.add(uses)
 
     async def _images_of(self, pull: Pull) -> frozenset[Digest]:

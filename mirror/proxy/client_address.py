@@ -39,6 +39,8 @@ class AddressRanges:
 
 def client_address(peer: str, forwarded_for: Iterable[str], trusted: AddressRanges) -> str:
     """The address of the client. peer: of the connection. forwarded_for: values of `X-Forwarded-For`, in their order."""
+    if not trusted:
+        return peer
     hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
     address = peer
     while address in trusted and hops:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cachetools import LRUCache
@@ -21,9 +20,9 @@ class ClientLimits:
 
     requests: int = 1000
     """Under way at the same time."""
-    rate: float = 1000.0
+    rate: float = 50_000.0
     """Requests a second that it may keep up."""
-    burst: int = 5000
+    burst: int = 100_000
     """Requests that it may make at once after a pause."""
     remembered: int = 100_000
     """Clients that are told apart; those that asked least recently are forgotten."""
@@ -46,9 +45,8 @@ class ClientGate:
         self._under_way: Counter[str] = Counter()
         self._buckets: LRUCache[str, _Bucket] = LRUCache(limits.remembered)
 
-    @contextmanager
-    def request(self, client: str) -> Iterator[None]:
-        """One request of this client, for the length of the block.
+    def enter(self, client: str) -> None:
+        """One more request of this client is under way, until `leave`.
 
         Raises TooManyRequests where it comes too fast. Raises Unavailable where too many are under way: clients then go to the
         hub at once, where they would wait after a 429.
@@ -57,12 +55,12 @@ class ClientGate:
         if self._under_way[client] >= self._limits.requests:
             raise Unavailable(f"{client} has {self._limits.requests} requests under way already", _RETRY_SECONDS)
         self._under_way[client] += 1
-        try:
-            yield
-        finally:
-            self._under_way[client] -= 1
-            if not self._under_way[client]:
-                del self._under_way[client]
+
+    def leave(self, client: str) -> None:
+        """A request that had entered is answered."""
+        self._under_way[client] -= 1
+        if not self._under_way[client]:
+            del self._under_way[client]
 
     def _take(self, client: str) -> None:
         limits, now = self._limits, self._timer()

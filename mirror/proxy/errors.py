@@ -6,13 +6,15 @@ Clients show the message of the first error to their users, so it names the thin
 from __future__ import annotations
 
 import secrets
+from itertools import count
 from math import ceil
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from mirror.errors import Denied, MirrorError, NotFound, Unauthenticated, Unavailable
+from mirror.errors import Denied, MirrorError, NotFound, TooManyRequests, Unauthenticated, Unavailable
+from mirror.logs import REQUEST_ID
 from mirror.oci.codes import ErrorCode, code_of, error_body
 from mirror.proxy.exchange import Exchange, begin_exchange
 from mirror.proxy.routes import BadDigest, BadReference, UnknownUpstream
@@ -20,6 +22,10 @@ from mirror.proxy.routes import BadDigest, BadReference, UnknownUpstream
 log = structlog.get_logger()
 
 REQUEST_ID_HEADER = "X-Request-Id"
+
+_PROCESS = secrets.token_hex(6)
+"""Begins the ids of this process's requests; a number follows. Random bytes for each would cost more than all else here."""
+_NUMBERS = count()
 
 _ROUTE_CODES: dict[type[MirrorError], ErrorCode] = {
     BadDigest: ErrorCode.DIGEST_INVALID,
@@ -32,20 +38,22 @@ _HTTP_CODES = {404: ErrorCode.NAME_UNKNOWN, 405: ErrorCode.UNSUPPORTED}
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Begin an exchange, and turn what the handler raises into a response; an unexpected exception is logged and a 500."""
-    exchange = begin_exchange(request, secrets.token_hex(8))
-    with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
-        try:
-            return await handler(request)
-        except MirrorError as error:
-            return _response(error, exchange)
-        except web.HTTPException as error:
-            code = _HTTP_CODES.get(error.status)
-            if code is None:
-                raise
-            return _http_response(error, code)
-        except Exception:
-            log.exception("request_failed", method=request.method, path=request.path)
-            return _json(ErrorCode.UNKNOWN, None, {})
+    exchange = begin_exchange(request, f"{_PROCESS}{next(_NUMBERS):08x}")
+    outside = REQUEST_ID.set(exchange.request_id)
+    try:
+        return await handler(request)
+    except MirrorError as error:
+        return _response(error, exchange)
+    except web.HTTPException as error:
+        code = _HTTP_CODES.get(error.status)
+        if code is None:
+            raise
+        return _http_response(error, code)
+    except Exception:
+        log.exception("request_failed", method=request.method, path=request.path)
+        return _json(ErrorCode.UNKNOWN, None, {})
+    finally:
+        REQUEST_ID.reset(outside)
 
 
 def _response(error: MirrorError, exchange: Exchange) -> web.Response:
@@ -56,7 +64,7 @@ def _response(error: MirrorError, exchange: Exchange) -> web.Response:
         headers["WWW-Authenticate"] = 'Basic realm="debark", charset="UTF-8"'
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(ceil(error.retry_after or 1))
-    if not isinstance(error, NotFound | Denied):
+    if not isinstance(error, NotFound | Denied | TooManyRequests):
         log.info("request_refused", code=code.value, reason=str(error))
     return _json(code, str(error), headers)
 

@@ -57,8 +57,12 @@ class Guard:
                 raise Denied(f"this mirror does not serve {exchange.client}; its operator can allow the address (access.allow)")
             if request.path.startswith("/v2"):
                 exchange.user = await self._user(request.headers.get("Authorization", ""))
-            with self.gate.request(exchange.user or exchange.client):
+            client = exchange.user or exchange.client
+            self.gate.enter(client)
+            try:
                 return await handler(request)
+            finally:
+                self.gate.leave(client)
 
         return guard
 

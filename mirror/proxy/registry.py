@@ -10,7 +10,7 @@ from typing import Protocol
 from aiohttp import web
 
 from mirror.fetch.blobs import BlobFetcher
-from mirror.fetch.manifests import ManifestAnswer, ManifestFetcher
+from mirror.fetch.manifests import ManifestFetcher
 from mirror.jobs.model import ImageStatus
 from mirror.observe.events import Pull, PullQueue
 from mirror.oci.digest import Digest
@@ -22,6 +22,7 @@ from mirror.proxy.exchange import Exchange, current_exchange
 from mirror.proxy.hints import STATE_HEADER, hint_headers
 from mirror.proxy.listing import Discovery
 from mirror.proxy.routes import Kind, Route, UpstreamNames, endpoint_of, parse_path
+from mirror.proxy.warm import WarmAnswers
 from mirror.report.accesslog import RequestKind
 from mirror.upstream.client import UpstreamClient
 
@@ -59,6 +60,7 @@ class Registry:
     pulls: PullQueue | None
     """None if nothing is to be published."""
     limits: SendLimits
+    warm: WarmAnswers
     clock: Callable[[], float] = time.time
 
     def routes(self) -> list[web.RouteDef]:
@@ -73,6 +75,11 @@ class Registry:
     async def pull(self, request: web.Request) -> web.StreamResponse:
         """A manifest, a blob, or a list of tags or referrers."""
         exchange = current_exchange(request)
+        warm = self.warm.find(request)
+        if warm is not None:
+            exchange.kind = RequestKind.MANIFEST
+            self._observe(warm.pull)
+            return warm.respond(exchange)
         path = request.match_info["path"]
         exchange.kind = _KINDS[endpoint_of(path)]
         namespace = request.query.get("ns")
@@ -105,13 +112,16 @@ class Registry:
         hints = hint_headers(await self.publications.lookup(image, answer.digest))
         exchange.digest, exchange.media_type = str(answer.digest), answer.media_type
         exchange.cache, exchange.state = answer.result, hints.get(STATE_HEADER, "")
-        self._observe(request, image, answer)
+        pull = Pull(self.clock(), image, answer.digest, answer.media_type, answer.raw if request.method == "GET" else None)
+        self._observe(pull)
         headers |= hints
         headers |= {"Docker-Content-Digest": str(answer.digest), "ETag": entity_tag(answer.digest)}
         headers[CACHE_HEADER] = answer.result.value
         if client_has(request.headers.get("If-None-Match"), answer.digest):
             return web.Response(status=304, headers=headers)
-        return web.Response(body=answer.raw, headers={**headers, "Content-Type": answer.media_type})
+        response = web.Response(body=answer.raw, headers={**headers, "Content-Type": answer.media_type})
+        self.warm.keep(request, exchange, response, pull)
+        return response
 
     async def _blob(
         self, request: web.Request, exchange: Exchange, name: RepositoryName, digest: Digest, headers: dict[str, str]
@@ -128,7 +138,6 @@ class Registry:
         exchange.sent = sent.sent
         return sent.response
 
-    def _observe(self, request: web.Request, image: ImageReference, answer: ManifestAnswer) -> None:
-        if self.pulls is not None:
-            raw = answer.raw if request.method == "GET" else None
-            self.pulls.put(Pull(self.clock(), image, answer.digest, answer.media_type, raw))
+    def _observe(self, pull: Pull | None) -> None:
+        if self.pulls is not None and pull is not None:
+            self.pulls.put(pull)

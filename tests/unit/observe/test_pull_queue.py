@@ -22,6 +22,18 @@ async def test_pulls_come_out_in_order_and_stay_until_they_are_dealt_with() -> N
     assert await queue.peek(3) == [_pull(3), _pull(4)]
 
 
+async def test_the_same_pull_again_takes_no_room_but_counts() -> None:
+    queue = PullQueue(pulls=1)
+    pull = _pull(0)
+    for _ in range(3):
+        assert queue.put(pull)
+    assert [found.times for found in await queue.peek(9)] == [3]
+    assert not queue.put(pull)  # the three are being recorded; this one would be lost with them
+    queue.discard(1)
+    assert queue.put(pull)
+    assert [found.times for found in await queue.peek(9)] == [1]
+
+
 async def test_a_full_queue_drops_and_counts_what_comes_and_keeps_what_it_has() -> None:
     queue = PullQueue(pulls=2)
     assert [queue.put(_pull(number)) for number in range(5)] == [True, True, False, False, False]

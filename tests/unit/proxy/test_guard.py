@@ -181,19 +181,19 @@ def test_what_is_no_set_of_public_keys_is_refused(tmp_path: Path, text: str) -> 
 def test_one_client_cannot_have_everything() -> None:
     clock = Clock()
     gate = ClientGate(ClientLimits(requests=2, rate=10, burst=3), clock)
-    with gate.request("a"), gate.request("a"):
-        with pytest.raises(Unavailable, match="a has 2 requests"), gate.request("a"):
-            pass
-        with gate.request("b"):
-            pass
-    with pytest.raises(TooManyRequests, match="more than 10 requests a second") as caught, gate.request("a"):
-        pass
+    gate.enter("a")
+    gate.enter("a")
+    with pytest.raises(Unavailable, match="a has 2 requests"):
+        gate.enter("a")
+    gate.enter("b")
+    gate.leave("a")
+    with pytest.raises(TooManyRequests, match="more than 10 requests a second") as caught:
+        gate.enter("a")
     assert caught.value.retry_after == pytest.approx(0.1)
     clock.now += 0.15
-    with gate.request("a"):
-        pass
-    with pytest.raises(TooManyRequests), gate.request("a"):
-        pass
+    gate.enter("a")
+    with pytest.raises(TooManyRequests):
+        gate.enter("a")
 
 
 def guarded(root: Path, **access: Any) -> AbstractAsyncContextManager[MirrorServer]:

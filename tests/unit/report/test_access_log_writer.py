@@ -75,7 +75,7 @@ def test_when_the_disk_stalls_records_are_dropped_and_counted(tmp_path: Path) ->
     path.unlink()
     os.mkfifo(path)  # opening it for writing blocks until somebody reads
     log.write(MANIFEST)
-    wait_until(log._records.empty)
+    wait_until(lambda: not log._records)
     for _ in range(25):
         log.write(LAYER)
     assert len(drops) == 15
