@@ -48,6 +48,7 @@ from mirror.proxy.registry import Registry
 from mirror.proxy.routes import UpstreamNames
 from mirror.proxy.status import HealthProbe, StatusApi
 from mirror.proxy.tokens import Issuer, TokenVerifier
+from mirror.proxy.warm import WarmAnswers
 from mirror.report.accesslog import RequestKind
 from mirror.state.engine import Database
 from mirror.state.migrate import migrate
@@ -121,6 +122,7 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
             publications=publications,
             pulls=pulls if config.publish.enabled else None,
             limits=SendLimits(config.server.slow_bytes, config.server.slow_time),
+            warm=WarmAnswers(min(1.0, config.tags.ttl)),
         )
         probes = _probes(store, blobs, statuses) | ({"publisher": publisher_probe} if publisher_probe else {})
         probes |= _publisher_probes(conditions) if config.publish.enabled else {}
