@@ -21,6 +21,7 @@ from mirror.fetch.blobs import BlobFetcher
 from mirror.fetch.listings import ListingLimits, Listings
 from mirror.fetch.manifests import ManifestFetcher
 from mirror.jobs.conditions import Condition, Conditions
+from mirror.jobs.pins import Pins
 from mirror.jobs.publications import PublicationIndex
 from mirror.jobs.queue import Queue
 from mirror.jobs.repositories import Repositories
@@ -126,7 +127,7 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         )
         probes = _probes(store, blobs, statuses) | ({"publisher": publisher_probe} if publisher_probe else {})
         probes |= _publisher_probes(conditions) if config.publish.enabled else {}
-        status = StatusApi(statuses, repositories, names, config.server.public_url, probes)
+        status = StatusApi(statuses, repositories, names, config.server.public_url, probes, pins=Pins(database))
         metrics.watch_disk(DataDirectory(config.data).free_bytes)
         middlewares = [answer_errors, _guard(config).middleware(), bounded_requests(config.server.max_requests)]
         application = web.Application(middlewares=middlewares)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import structlog
@@ -27,10 +28,19 @@ log = structlog.get_logger()
 USER_AGENT = f"debark-publisher/{version('debark')}"
 
 
-async def open_content(
-    config: Config, store: BlobStore, stack: AsyncExitStack, is_vouched_for: Callable[[RepositoryName], bool]
-) -> PublicContent:
-    """Content through the mirror's own store. is_vouched_for: by the policy, whenever it is asked."""
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Clients of all upstreams, by registry.
+
+    anonymous: without credentials. trusted: with the mirror's, as far as there are any, for repositories that are vouched for.
+    """
+
+    anonymous: Mapping[str, UpstreamClient]
+    trusted: Mapping[str, UpstreamClient]
+
+
+def open_clients(config: Config, stack: AsyncExitStack) -> Clients:
+    """All clients, closed with the stack."""
     known = wiring.upstreams(config, anonymous=True)
     session = open_session(known.values(), user_agent=USER_AGENT, max_connections=config.fetch.max_connections)
     stack.push_async_callback(session.close)
@@ -42,19 +52,29 @@ async def open_content(
         stack.push_async_callback(made.close)
         return made
 
-    clients = {name: client(upstream, anonymous=True) for name, upstream in known.items()}
-    trusted = {upstream.name: client(upstream, anonymous=False) for upstream in _with_credentials(config)}
+    return Clients(
+        {name: client(upstream, anonymous=True) for name, upstream in known.items()},
+        {upstream.name: client(upstream, anonymous=False) for upstream in _with_credentials(config)},
+    )
+
+
+async def open_content(
+    config: Config, store: BlobStore, stack: AsyncExitStack, is_vouched_for: Callable[[RepositoryName], bool]
+) -> PublicContent:
+    """Content through the mirror's own store. is_vouched_for: by the policy, whenever it is asked."""
+    clients = open_clients(config, stack)
     fetcher = BlobFetcher(store, wiring.fetch_limits(config))
     stack.push_async_callback(fetcher.close)
+    upstreams = [client.upstream for client in clients.anonymous.values()]
     return PublicContent(
         store,
         fetcher,
-        clients,
+        clients.anonymous,
         config.fetch.max_manifest,
         proof=Proof(ProofSettings(config.publish.proof)),
-        trusted=trusted,
+        trusted=clients.trusted,
         is_vouched_for=is_vouched_for,
-        foreign=ForeignLayers(known.values(), fetch=config.publish.foreign_layers == "fetch"),
+        foreign=ForeignLayers(upstreams, fetch=config.publish.foreign_layers == "fetch"),
     )
 
 

@@ -83,6 +83,16 @@ class Queue:
         """Note that these names stand for something that is no image, and never to be published; whether that is new."""
         return await intake.note_artifact(self._database, names, manifest, reason, self._clock())
 
+    async def hasten(self, manifests: Collection[Digest]) -> None:
+        """Try those of the images that failed again at once, whenever the next try is due: somebody waits for them."""
+        digests = [str(manifest) for manifest in manifests]
+        failed = select(images.c.manifest_digest).where(
+            images.c.manifest_digest.in_(digests), images.c.state == State.FAILED.value
+        )
+        async with Change.begin(self._database, self._clock()) as change:
+            found = list((await change.connection.execute(failed)).scalars())
+            await change.set_state(found, State.QUEUED, reason=None, attempts=0, ready_at=change.now)
+
     async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - waiting in vain is an answer, not a failure
         """Return True as soon as there is a job to claim, False after so many seconds without any."""
         loop = asyncio.get_running_loop()

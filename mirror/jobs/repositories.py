@@ -127,6 +127,14 @@ class Repositories:
         async with self._database.write() as connection:
             await connection.execute(statement)
 
+    async def writers(self) -> dict[str, str]:
+        """The publishers that are the writer of a repository now, by fqrn."""
+        statement = select(repositories.c.fqrn, repositories.c.lease_owner).where(
+            repositories.c.lease_owner.is_not(None), repositories.c.lease_until > self._clock()
+        )
+        async with self._database.read() as connection:
+            return {row.fqrn: row.lease_owner for row in await connection.execute(statement)}
+
     async def held_bytes(self, digests: Collection[Digest]) -> dict[str, int]:
         """For every repository, by fqrn: bytes of these layers' blobs that it holds unpacked."""
         wanted = [str(digest) for digest in digests]

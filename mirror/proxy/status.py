@@ -45,6 +45,13 @@ class ImageStates(Protocol):
         """When the image last came into each state that it has been in."""
 
 
+class PinnedNames(Protocol):
+    """Which names a recipe keeps."""
+
+    async def is_pinned(self, status: ImageStatus) -> bool:
+        """Whether this one is kept whether it is used or not."""
+
+
 class RepositoryList(Protocol):
     """Which CVMFS repositories there are."""
 
@@ -66,8 +73,11 @@ class StatusApi:
         upstreams: UpstreamNames,
         public_url: str,
         probes: dict[str, HealthProbe],
+        *,
+        pins: PinnedNames,
     ) -> None:
         self._images = images
+        self._pins = pins
         self._repositories = repositories
         self._upstreams = upstreams
         self._public_url = public_url
@@ -96,7 +106,8 @@ class StatusApi:
         status = await self._status(image, _platform(request.query.get("platform")))
         platforms = await self._images.platforms(status.image)
         times = await self._images.times(status.manifest)
-        return web.json_response(_image_document(status, platforms, times), headers=NO_STORE)
+        document = _image_document(status, platforms, times) | {"pinned": await self._pins.is_pinned(status)}
+        return web.json_response(document, headers=NO_STORE)
 
     async def _status(self, image: ImageReference, platform: Platform | None) -> ImageStatus:
         """Raises NotFound, with what is known instead."""

@@ -31,6 +31,11 @@ class Report:
         self.as_json = as_json
         self._is_terminal = sys.stdout.isatty()
 
+    @property
+    def shows_progress(self) -> bool:
+        """Whether `progress` shows a bar, which other output would tear."""
+        return Console(stderr=True).is_terminal and not self.as_json
+
     def result(self, sentence: str, **fields: object) -> None:
         """One result: a sentence for people, the same as fields for programs."""
         if self.as_json:
@@ -57,7 +62,7 @@ class Report:
     def progress(self, what: str, *, is_bytes: bool = False) -> Iterator[Update]:
         """A progress bar on a terminal for as long as the block takes; nothing elsewhere."""
         console = Console(stderr=True)
-        if not console.is_terminal or self.as_json:
+        if not self.shows_progress:
             yield _ignore
             return
         amount = TextColumn("{task.fields[amount]}") if is_bytes else MofNCompleteColumn()

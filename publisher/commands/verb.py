@@ -15,7 +15,7 @@ import click
 
 from mirror.config.load import Overrides, load
 from mirror.config.models import Config
-from mirror.config.options import data_option, file_option
+from mirror.config.options import data_option, file_option, upstream_option
 from mirror.config.values import DURATION
 from mirror.errors import InvalidInput, MirrorError
 from mirror.logs import LogOptions, Logs
@@ -75,6 +75,15 @@ def verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
     return decorate
 
 
+def upstream_verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
+    """The same for a verb that asks registries: they may be named on the command line, as for `run`."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        return upstream_option(settings_verb(name)(function))
+
+    return decorate
+
+
 def settings_verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function that takes a `Config`, a `Report` and its own options: of no single repository."""
 
@@ -84,9 +93,17 @@ def settings_verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
         @_level_option
         @_json_option
         @functools.wraps(function)
-        def command(file: Path | None, data: Path | None, log_level: str, *, as_json: bool, **own: Any) -> None:
+        def command(
+            file: Path | None,
+            data: Path | None,
+            log_level: str,
+            *,
+            upstreams: tuple[tuple[str, str], ...] = (),
+            as_json: bool,
+            **own: Any,
+        ) -> None:
             try:
-                settings = load(file, Overrides(data=data, log_level=log_level))
+                settings = load(file, Overrides(data=data, upstreams=upstreams, log_level=log_level))
             except InvalidInput as error:
                 click.echo(str(error), err=True)
                 raise click.exceptions.Exit(EXIT_BAD_SETTINGS) from error
