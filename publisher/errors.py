@@ -27,6 +27,10 @@ class RepositoryDamaged(PublishError, IntegrityError):
     """Objects, catalogs or named files of a repository are missing, or are not what their hash, size or form promises."""
 
 
+class WrittenWrong(PublishError):
+    """What is in the new catalogs is not what was to be written; nothing of it was published."""
+
+
 class Untrusted(RepositoryDamaged):
     """Whitelist, certificate and manifest do not form a valid chain from the master key to the repository's content."""
 

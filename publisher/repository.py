@@ -32,6 +32,7 @@ from publisher.cvmfs.path import NO_PARENT, ROOT, path_key
 from publisher.cvmfs.reader import RepositoryReader
 from publisher.cvmfs.reflog import REFLOG_NAME, ReferenceType, Reflog
 from publisher.cvmfs.row import entry_row, hardlinks
+from publisher.cvmfs.snapshot import Snapshot
 from publisher.cvmfs.whitelist import WHITELIST_NAME, Whitelist, fingerprint_text
 from publisher.errors import Conflict, Untrusted
 from publisher.keys import WHITELIST_LIFETIME, KeyFiles, RepositoryKeys
@@ -194,6 +195,10 @@ class Repository:
     def reader(self) -> RepositoryReader:
         """A client's view of the current revision. Raises RepositoryDamaged, Untrusted."""
         return RepositoryReader(self.store, self.fqrn, self.keys.master_public, clock=self.clock, limits=self._limits)
+
+    def snapshot(self, root: ContentHash, size: int) -> Snapshot:
+        """A revision by hash and uncompressed bytes of its root catalog, signed or not. Raises RepositoryDamaged, Unavailable."""
+        return Snapshot(self.objects, root, size, self._limits.cached_catalogs)
 
     def manifest(self) -> RepositoryManifest:
         """The current manifest, verified, but for the whitelist's expiry. Raises RepositoryDamaged, Untrusted."""

@@ -6,7 +6,7 @@ Repository format, sections 4 and 8.1. What happens to the catalogs is in `publi
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -29,6 +29,8 @@ from publisher.errors import Conflict, PublishError, RepositoryDamaged
 from publisher.repository import NewRoot, OnStep, Repository, Revision, Step, ignore_step
 
 log = structlog.get_logger()
+
+Verify = Callable[[Snapshot], None]
 
 
 class Transaction:
@@ -233,16 +235,19 @@ class Transaction:
         """Forget a named snapshot."""
         self._tags[name] = None
 
-    def commit(self, on_step: OnStep = ignore_step) -> Revision:
+    def commit(self, on_step: OnStep = ignore_step, verify: Verify | None = None) -> Revision:
         """Publish. Without any change nothing is published, and the current revision is returned.
 
         on_step: told of each step just before it is taken, on this thread; what it raises ends the commit (LeaseLost, say).
+        verify: shown the new revision as it will be read, before anybody can see it; what it raises ends the commit, too.
         Raises Conflict if somebody else published meanwhile, StorageFull, Unavailable.
         """
         if not self.changed:
             return Revision(self._base.revision, self._base.root, self._base)
         on_step(Step.CATALOGS)
         root, size = self._catalogs.write(self._repository.settings.ttl, self._growth)
+        if verify is not None:
+            verify(self._repository.snapshot(root, size))
         on_step(Step.HISTORY)
         history = self._write_history(root, size)
         revision = self._repository.publish(NewRoot(root, size, self._stamp, history), self._reflog, self._base, on_step)

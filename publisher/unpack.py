@@ -34,6 +34,7 @@ from publisher.images import layout, metadata
 from publisher.images.names import own_names, platform_names
 from publisher.images.place import PreparedImage, UnpackedLayer, chain
 from publisher.images.singularity import with_singularity_files
+from publisher.images.tree_digest import digest_of
 from publisher.layers.ingest import LayerResult, ingest_layer
 from publisher.layers.limits import LayerLimits
 from publisher.layers.marker_files import without_marker_files
@@ -122,7 +123,7 @@ class Unpacker:
             raise _first(failures) from failures
         flat = await asyncio.to_thread(self._flat, layers, config)
         notes = _total({layer.descriptor.digest: layer.notes for layer in layers})
-        return replace(image, layers=tuple(layers), flat=flat, notes=notes)
+        return replace(image, layers=tuple(layers), flat=flat, flat_digest=await asyncio.to_thread(digest_of, flat), notes=notes)
 
     async def close(self) -> None:
         """Give up layers that are being unpacked, and return when no thread works on one any more."""
@@ -148,7 +149,8 @@ class Unpacker:
         flat, facts = await self._in_thread(sif.flat_root, path, self._stratum0.pipeline, rules, self._stopping.is_set)
         measure.add(facts.size, facts.entries)
         platforms = platform_names(job.requests, facts.platform)
-        return replace(image, flat=flat, notes=facts.notes, platforms=platforms, sif_facts=facts.as_json())
+        digest = await asyncio.to_thread(digest_of, flat)
+        return replace(image, flat=flat, flat_digest=digest, notes=facts.notes, platforms=platforms, sif_facts=facts.as_json())
 
     async def _fetch_lacking(
         self, name: RepositoryName, layers: Sequence[Descriptor], reader: RepositoryReader, on_state: OnState

@@ -30,9 +30,9 @@ from publisher.audit import Act, AuditLog
 from publisher.commit import GroupCommitter
 from publisher.cvmfs.cuts import CutLimits, GrowthLimits
 from publisher.disk import DiskGate
-from publisher.errors import AgainstPolicy, BrokenLayer, UnsafeLayer
+from publisher.errors import AgainstPolicy, BrokenLayer, RepositoryDamaged, UnsafeLayer
 from publisher.images import layout
-from publisher.images.place import PlacePolicy, PreparedImage, place_images
+from publisher.images.place import PlacePolicy, PreparedImage, check_trees, place_images
 from publisher.images.remove import remove_links
 from publisher.lease import RepositoryLease
 from publisher.leftovers import TIDY, Leftovers, Tidy, inside
@@ -47,7 +47,7 @@ from publisher.unpack import Unpacker
 log = structlog.get_logger()
 
 _HOPELESS = (Denied, InvalidInput, IntegrityError, UnsafeLayer, BrokenLayer, AgainstPolicy)
-"""What trying again cannot mend."""
+"""What trying again cannot mend; a repository that is damaged can be mended, and is no fault of the image's."""
 _TIDY_SECONDS, _TIDY_AGAIN_SECONDS = 1.0, 60.0
 """How often links that are out of date are looked for, and the pause after a failure."""
 _REMEMBERED_CHOICES = 1000
@@ -182,10 +182,11 @@ class Worker:
         except NotAnImage as error:
             log.warning("not_an_image", reason=str(error))
             await self._queue.not_an_image(owner, job.manifest, str(error))
-        except _HOPELESS as error:
-            log.warning("image_refused", reason=str(error))
-            await self._queue.refused(owner, job.manifest, str(error))
         except MirrorError as error:
+            if isinstance(error, _HOPELESS) and not isinstance(error, RepositoryDamaged):
+                log.warning("image_refused", reason=str(error))
+                await self._queue.refused(owner, job.manifest, str(error))
+                return
             retry_after = error.retry_after if isinstance(error, Unavailable) else None
             due = await self._queue.failed(owner, job.manifest, str(error), retry_after)
             log.warning("image_failed", reason=str(error), attempt=job.attempts, next_try=due)
@@ -303,10 +304,10 @@ class Worker:
         stratum0 = target.stratum0
         with Transaction(stratum0.repository, limits=self._settings.cuts, growth=self._settings.growth) as transaction:
             policy = PlacePolicy(stratum0.repository.settings.whiteouts == FILES, self._settings.podman_store)
-            place_images(transaction, stratum0.pipeline, images, time(), policy)
+            new = place_images(transaction, stratum0.pipeline, images, time(), policy)
             if left:
                 remove_links(transaction, stratum0.pipeline, [inside(leftover) for leftover in left], time())
-            return transaction.commit(on_step)
+            return transaction.commit(on_step, lambda snapshot: check_trees(snapshot, new))
 
     async def _renew(self) -> None:
         """Show that the claimed images are being worked on; stop work on those that somebody else has claimed."""

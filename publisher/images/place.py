@@ -17,10 +17,13 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import Descriptor, ImageManifest
 from mirror.oci.reference import ImageReference
 from publisher.cvmfs.entry import Directory, Entry
-from publisher.errors import Conflict
+from publisher.cvmfs.path import show
+from publisher.cvmfs.snapshot import Snapshot
+from publisher.errors import Conflict, WrittenWrong
 from publisher.images import layout, metadata
 from publisher.images.names import place_name, place_platform_name, put_document
 from publisher.images.podman_store import PodmanStore, StoreImage
+from publisher.images.tree_digest import TreeDigest, digest_of, first_difference
 from publisher.layers.marker_files import with_marker_files
 from publisher.objects.pipeline import Pipeline, Ticket
 from publisher.transaction import Transaction
@@ -57,6 +60,8 @@ class PreparedImage:
     """Lowest first; none if the repository has all of them."""
     flat: Directory | None = None
     """None if the repository has it."""
+    flat_digest: TreeDigest | None = None
+    """Of the root file system, taken when it was made."""
     notes: Notes = NO_NOTES
     """The sum over the layers."""
     raw_config: bytes = b""
@@ -101,18 +106,20 @@ def place_images(
     images: Sequence[PreparedImage],
     now: float,
     policy: PlacePolicy = _PLAIN,
-) -> None:
-    """Put the images into the transaction. now: Unix seconds.
+) -> list[PreparedImage]:
+    """Put the images into the transaction; those whose root file systems are new in it. now: Unix seconds.
 
     Where there is a podmanStore, its names follow the public links, whether or not images are added to it.
     Raises Conflict if something that was there vanished meanwhile, PublishError, StorageFull, Unavailable.
     """
     store = PodmanStore(transaction, pipeline, now) if policy.podman_store or PodmanStore.exists(transaction) else None
+    new = []
     for image in images:
         transaction.rely_on(min((layer.safe_since for layer in image.layers), default=image.safe_since))
         for layer in image.layers:
             _place_layer(transaction, pipeline, layer, image.config, now=now, marker_files=policy.marker_files)
-        _place_flat(transaction, image)
+        if _place_flat(transaction, image):
+            new.append(image)
         _place_sif_facts(transaction, pipeline, image, now)
         if store is not None:
             if policy.podman_store and image.raw_config:
@@ -126,16 +133,36 @@ def place_images(
             place_platform_name(transaction, platform_name, image.config, manifest)
     if store is not None:
         store.save()
+    return new
 
 
-def _place_flat(transaction: Transaction, image: PreparedImage) -> None:
+def check_trees(snapshot: Snapshot, images: Sequence[PreparedImage]) -> None:
+    """See that a revision has the root file systems of these images as they were made, entry by entry.
+
+    Raises WrittenWrong, naming the image and the first path that is not as it should be.
+    """
+    for image in images:
+        found = snapshot.tree(layout.flat_root(image.config))
+        digest = digest_of(found)
+        if image.flat is None or image.flat_digest is None or digest == image.flat_digest:
+            continue
+        where = first_difference(image.flat, found)
+        raise WrittenWrong(
+            f"the root file system of {image.digest} was not written as it was made: {digest.entries} entries with the digest "
+            f"{digest.value} in place of {image.flat_digest.entries} with {image.flat_digest.value}"
+            + (f"; the first one that differs is /{show(where)}" if where is not None else "; it was changed after it was made")
+        )
+
+
+def _place_flat(transaction: Transaction, image: PreparedImage) -> bool:
     if transaction.exists(layout.flat_root(image.config)):
-        return
+        return False
     if image.flat is None:
         raise Conflict(f"the root file system of {image.config} was removed from the repository meanwhile; it is made again")
     for path in layout.flat_catalogs(image.config):
         transaction.make_catalog(path)
     transaction.graft(layout.flat_root(image.config), image.flat)
+    return True
 
 
 def _place_sif_facts(transaction: Transaction, pipeline: Pipeline, image: PreparedImage, now: float) -> None:

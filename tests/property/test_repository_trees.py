@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from publisher.cvmfs.cuts import CutLimits
 from publisher.cvmfs.entry import Chunk, Compression, Directory, Entry
 from publisher.cvmfs.hash import ContentHash, ObjectKind
+from publisher.images.tree_digest import digest_of, first_difference
 from publisher.repository import Repository
 from publisher.transaction import Transaction
 from tests.support.memory_store import MemoryStore
@@ -119,7 +120,9 @@ def test_random_trees_survive(tree: Directory, limits: CutLimits) -> None:
         with Transaction(repository, limits=limits) as transaction:
             transaction.graft(b"some/where", tree)
             transaction.commit()
-        assert facts(repository.reader().tree(b"some/where")) == facts(tree)
+        found = repository.reader().tree(b"some/where")
+        assert facts(found) == facts(tree)
+        assert (digest_of(found), first_difference(tree, found)) == (digest_of(tree), None)
         assert problems(repository) == []
 
 
