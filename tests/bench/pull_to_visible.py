@@ -84,21 +84,21 @@ def _machine_cpu() -> float:
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-def _cpu_seconds(pids: Iterable[int]) -> float:
+def cpu_seconds(pids: Iterable[int]) -> float:
     """User and system time of the processes so far."""
     ticks = os.sysconf("SC_CLK_TCK")
     stats = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids)
     return sum(int(stat[11]) + int(stat[12]) for stat in stats) / ticks
 
 
-def _last_byte(debark: DebarkProcess) -> float:
+def last_byte(debark: DebarkProcess) -> float:
     """Unix seconds of the end of the last pull request that was answered so far."""
     pulls = (record for record in debark.access_records() if record["kind"] in {"manifest", "blob"})
     ends: list[float] = [datetime.fromisoformat(record["time"]).timestamp() + record["seconds"] for record in pulls]
     return max(ends)
 
 
-def _times(debark: DebarkProcess, manifest: str) -> dict[str, float]:
+def job_times(debark: DebarkProcess, manifest: str) -> dict[str, float]:
     """When the job came into each state, as the state database has it."""
     with closing(sqlite3.connect(f"file:{debark.data}/state.sqlite?mode=ro", uri=True)) as state:
         columns = ", ".join(f"{step}_at" for step in _STEPS)
@@ -106,7 +106,7 @@ def _times(debark: DebarkProcess, manifest: str) -> dict[str, float]:
     return {step: at for step, at in zip(_STEPS, row, strict=True) if at is not None}
 
 
-def _wait_until_idle(debark: DebarkProcess) -> None:
+def wait_until_idle(debark: DebarkProcess) -> None:
     """Until the repositories are made, and making their keys disturbs nobody."""
     wait_until(lambda: len(debark.repositories()) == _REPOSITORIES, 60, lambda: "the publisher does not make its repositories")
 
@@ -116,27 +116,27 @@ def _round(hub: Hub, url: str, tags: list[str], compressor: str, workdir: Path, 
     skopeo = Skopeo(workdir / "skopeo")
     held: set[str] = set()
     with DebarkProcess(workdir / "debark", {"hub.test": url}) as debark:
-        _wait_until_idle(debark)
+        wait_until_idle(debark)
         for tag in tags:
             result = figures.setdefault(tag, Figures())
             blobs = _lacking(skopeo.pull(f"{hub.address}/library/debian:{tag}", f"direct-{tag}"), held)
             _limit(blobs, compressor, workdir / "limit", result)
-            cpu, busy, started = _cpu_seconds(debark.publisher_pids()), _machine_cpu(), time.monotonic()
+            cpu, busy, started = cpu_seconds(debark.publisher_pids()), _machine_cpu(), time.monotonic()
             copy = skopeo.pull(f"{debark.address}/hub.test/library/debian:{tag}", tag)
             image = debark.wait_for(f"hub.test/library/debian:{tag}", {"published", "refused", "failed"}, seconds=600)
             if image["state"] != "published":
                 raise SystemExit(f"{tag} is {image['state']}: {image['reason']}")
             seconds, busy = time.monotonic() - started, _machine_cpu() - busy
-            cpu = _cpu_seconds(debark.publisher_pids()) - cpu
-            times = _times(debark, digest_of(copy.manifest))
-            last_byte = _last_byte(debark)
-            result.visible.append(times["published"] - last_byte)
+            cpu = cpu_seconds(debark.publisher_pids()) - cpu
+            times = job_times(debark, digest_of(copy.manifest))
+            ended = last_byte(debark)
+            result.visible.append(times["published"] - ended)
             result.work.append(times["published"] - times["fetching"])
             result.cpu.append(cpu)
             result.others.append((busy - cpu) / seconds)
             for step, following in pairwise(times):
                 result.steps.setdefault(step, []).append(times[following] - times[step])
-            result.steps.setdefault("queued before the last byte", []).append(last_byte - times["queued"])
+            result.steps.setdefault("queued before the last byte", []).append(ended - times["queued"])
             _limit(blobs, compressor, workdir / "limit", result)
 
 
