@@ -20,6 +20,7 @@ from mirror.errors import MirrorError
 from mirror.fetch.blobs import BlobFetcher
 from mirror.fetch.listings import ListingLimits, Listings
 from mirror.fetch.manifests import ManifestFetcher
+from mirror.jobs.blob_needs import BlobNeeds
 from mirror.jobs.conditions import Condition, Conditions
 from mirror.jobs.pins import Pins
 from mirror.jobs.publications import PublicationIndex
@@ -54,6 +55,7 @@ from mirror.report.accesslog import RequestKind
 from mirror.state.engine import Database
 from mirror.state.migrate import migrate
 from mirror.store.blobs import BlobStore
+from mirror.store.evictor import Evictor
 from mirror.store.indexes import Indexes
 from mirror.store.links import Links
 from mirror.store.tags import Tags
@@ -106,7 +108,9 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
             recorder = _recorder(pulls, config, database, statuses, intake)
             stack.push_async_callback(recorder.drain, _DRAIN_SECONDS)
             await stack.enter_async_context(running("recorder", recorder.run))
-        blobs = BlobFetcher(store, wiring.fetch_limits(config), on_end=metrics.fill)
+        evictor = _evictor(config, store, database, metrics)
+        await stack.enter_async_context(running("eviction", evictor.run))
+        blobs = BlobFetcher(store, wiring.fetch_limits(config), on_end=metrics.fill, make_room=evictor.make_room)
         stack.push_async_callback(blobs.close)
         listings = Listings(manifests, ListingLimits(config.tags.ttl, config.tags.hold))
         stack.push_async_callback(listings.close)
@@ -139,6 +143,12 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         if config.metrics.enabled:
             application.router.add_get("/metrics", _metrics_handler(metrics))
         yield Mirror(application, repositories)
+
+
+def _evictor(config: Config, store: BlobStore, database: Database, metrics: Metrics) -> Evictor:
+    needs = BlobNeeds(database, store, live_seconds=config.store.live, max_manifest_bytes=config.fetch.max_manifest)
+    policy = wiring.eviction_policy(config)
+    return Evictor(store, needs, policy, on_evicted=metrics.evicted, on_census=metrics.stored)
 
 
 def _guard(config: Config) -> Guard:

@@ -68,6 +68,10 @@ class Metrics:
             registry=registry,
         )
         self._free = Gauge("debark_disk_free_bytes", "Free space where the data directory is", registry=registry)
+        self._evicted = Counter("debark_blobs_evicted", "Blobs removed from the cache to have room", registry=registry)
+        self._evicted_bytes = Counter("debark_evicted_bytes", "Bytes in them", registry=registry)
+        self._stored = Gauge("debark_stored_blobs", "Blobs in the cache, when they were last counted", registry=registry)
+        self._stored_bytes = Gauge("debark_stored_bytes", "Bytes in them", registry=registry)
         if process:
             ProcessCollector(registry=registry)
         for state in State:
@@ -92,6 +96,16 @@ class Metrics:
     def fill(self, result: FillResult) -> None:
         """A fetch of a blob ended."""
         self._fills.labels(result).inc()
+
+    def evicted(self, files: int, size: int) -> None:
+        """Blobs went to have room; size in bytes."""
+        self._evicted.inc(files)
+        self._evicted_bytes.inc(size)
+
+    def stored(self, count: int, size: int) -> None:
+        """The blobs in the cache were counted; size in bytes."""
+        self._stored.set(count)
+        self._stored_bytes.set(size)
 
     def upstream_request(self, request: UpstreamRequest) -> None:
         """One request to an upstream came to its end."""

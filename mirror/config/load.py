@@ -115,19 +115,12 @@ def _about_file(path: Path, problem: str) -> ConfigError:
 
 
 def _anchored(document: Table, directory: Path) -> Table:
-    """The document with relative paths taken from the directory."""
-    upstreams = document.get("upstreams")
-    tables: list[Any] = [document.get(section) for section in ("server", "state", "log")]
-    tables += upstreams.values() if isinstance(upstreams, dict) else []
-    publish = document.get("publish")
-    tables += [publish, publish.get("s3")] if isinstance(publish, dict) else []
-    for table in tables:
-        if not isinstance(table, dict):
-            continue
-        for key in _PATH_KEYS:
-            value = table.get(key)
-            if isinstance(value, str) and value not in _NOT_A_PATH:
-                table[key] = str(directory / Path(value).expanduser())
+    """The document with relative paths, in whatever table, taken from the directory."""
+    for key, value in document.items():
+        if isinstance(value, dict):
+            _anchored(value, directory)
+        elif key in _PATH_KEYS and isinstance(value, str) and value not in _NOT_A_PATH:
+            document[key] = str(directory / Path(value).expanduser())
     return document
 
 

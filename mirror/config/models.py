@@ -79,6 +79,11 @@ class StoreSettings(Section):
 
     min_free: Size = Field(default=2 * GIB, ge=0, le=100 << 40)
     keep_parts: Duration = Field(default=7 * DAY, ge=HOUR, le=365 * DAY)
+    max_size: Size = Field(default=0, ge=0, le=1 << 50)
+    low_share: float = Field(default=0.9, ge=0.1, le=1.0)
+    headroom: Size = Field(default=GIB, ge=0, le=100 << 40)
+    live: Duration = Field(default=7 * DAY, ge=HOUR, le=365 * DAY)
+    spared: Duration = Field(default=15 * MINUTE, ge=10 * MINUTE, le=30 * DAY)
 
 
 class FetchSettings(Section):

@@ -16,6 +16,7 @@ from mirror.jobs.retry import RetryPolicy as PublishRetryPolicy
 from mirror.logs import LogOptions
 from mirror.oci.platform import Platform
 from mirror.state.engine import DatabaseSettings
+from mirror.store.eviction import EvictionPolicy
 from mirror.upstream.model import Credential, Upstream
 from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy
 
@@ -70,6 +71,18 @@ def fetch_limits(config: Config) -> FetchLimits:
             resume=replace(LONG_TRANSFERS, attempts=fetch.attempts, longest_delay=fetch.longest_pause),
             max_resumes=fetch.max_resumes,
         ),
+    )
+
+
+def eviction_policy(config: Config) -> EvictionPolicy:
+    """Bounds of eviction. Publishing has its room before the cache: it stops with less than it wants to go on."""
+    store, publish = config.store, config.publish
+    return EvictionPolicy(
+        max_bytes=store.max_size or None,
+        low_share=store.low_share,
+        floor_bytes=max(store.min_free, publish.resume_free) if publish.enabled else store.min_free,
+        headroom_bytes=store.headroom,
+        spared_seconds=store.spared,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -33,8 +33,13 @@ class BlobFetcher:
         limits: FetchLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_end: Callable[[FillResult], None] = lambda _: None,
+        make_room: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
-        """clock: seconds that only grow. on_end: called when a blob is here, or will not come."""
+        """clock: seconds that only grow. on_end: called when a blob is here, or will not come.
+
+        make_room: frees space for so many bytes more, if it can; None: what the store has is all that there is.
+        """
+        self._make_room = make_room
         self._on_end = on_end
         self._store = store
         self._limits = limits or FetchLimits()
@@ -94,7 +99,7 @@ class BlobFetcher:
 
     def _begin(self, fill: Fill) -> None:
         self._fills[fill.digest] = fill
-        task = asyncio.create_task(Filler(fill, self._store, self._disk, self._limits).run())
+        task = asyncio.create_task(Filler(fill, self._store, self._disk, self._limits, self._make_room).run())
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(fill, done))
 

@@ -12,6 +12,7 @@ transfer (Range from the end of what is there) --> verified --> committed
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -49,7 +50,15 @@ class FetchLimits:
 class Filler:
     """Brings one blob in."""
 
-    def __init__(self, fill: Fill, store: BlobStore, disk: DiskThreads, limits: FetchLimits) -> None:
+    def __init__(
+        self,
+        fill: Fill,
+        store: BlobStore,
+        disk: DiskThreads,
+        limits: FetchLimits,
+        make_room: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
+        self._make_room = make_room
         self._fill = fill
         self._store = store
         self._disk = disk
@@ -143,7 +152,7 @@ class Filler:
     async def _fill_part(self, part: PartFile) -> None:
         left_over = part.size
         try:
-            self._store.check_space(max((self._fill.total or 0) - part.size, 0))
+            await self._find_room(max((self._fill.total or 0) - part.size, 0))
             self._fill.advance(part.size)
             await self._transfer(part)
         except IntegrityError:
@@ -160,6 +169,12 @@ class Filler:
             return
         self._fill.verify(part.size)
         await self._commit(part)
+
+    async def _find_room(self, size: int) -> None:
+        """Raises StorageFull, Unavailable."""
+        if self._make_room is not None and self._store.shortage(size) > 0:
+            await self._make_room(size)
+        self._store.check_space(size)
 
     async def _begin_anew(self) -> None:
         part = self._claim()

@@ -18,8 +18,12 @@ from typing import BinaryIO
 
 from mirror.errors import IntegrityError, NotFound, StorageFull
 from mirror.oci.digest import ALGORITHMS, Digest, is_digest
+from mirror.store.eviction import StoredBlob
 from mirror.store.layout import StoreLayout
 from mirror.store.part import PartFile, storage_error
+
+_USE_STEP = 300.0
+"""Seconds after which another use of a blob is noted; eviction spares for longer than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +66,15 @@ class BlobStore:
         return self.layout.blob(digest)
 
     def open(self, digest: Digest) -> BinaryIO:
-        """The blob, open for reading, unbuffered. Raises NotFound, Unavailable."""
+        """The blob, open for reading, unbuffered; that counts as a use of it. Raises NotFound, Unavailable."""
         try:
-            return self.path(digest).open("rb", buffering=0)
+            file = self.path(digest).open("rb", buffering=0)
         except FileNotFoundError as error:
             raise NotFound(f"the store has no {digest}") from error
         except OSError as error:
             raise storage_error(error, f"open {digest}") from error
+        _note_use(file.fileno())
+        return file
 
     def read(self, digest: Digest, limit: int) -> bytes:
         """The whole of a small blob, of at most `limit` bytes. Raises NotFound, IntegrityError if it is larger, Unavailable."""
@@ -103,16 +109,24 @@ class BlobStore:
 
     def check_space(self, size: int) -> None:
         """Raise StorageFull if `size` more bytes would leave less free space than must remain."""
-        try:
-            figures = os.statvfs(self.layout.root)
-        except OSError as error:
-            raise storage_error(error, f"tell the free space of {self.layout.root}") from error
-        free = figures.f_bavail * figures.f_frsize
+        free = self.free_bytes()
         if free - size < self._min_free:
             raise StorageFull(
                 f"the store has {free} bytes free, {size} more are needed and {self._min_free} must remain: "
                 "free space, or lower the free space that is kept"
             )
+
+    def shortage(self, size: int) -> int:
+        """Bytes that must go before `size` more can be stored; 0 or less if there is room. Raises Unavailable."""
+        return self._min_free + size - self.free_bytes()
+
+    def free_bytes(self) -> int:
+        """Space that is left for this user. Raises Unavailable."""
+        try:
+            figures = os.statvfs(self.layout.root)
+        except OSError as error:
+            raise storage_error(error, f"tell the free space of {self.layout.root}") from error
+        return figures.f_bavail * figures.f_frsize
 
     def part(self, digest: Digest) -> PartFile:
         """The part file of a blob, with what earlier processes left in it; not locked yet. Raises StorageFull, Unavailable."""
@@ -138,6 +152,20 @@ class BlobStore:
             self.path(digest).unlink(missing_ok=True)
         except OSError as error:
             raise storage_error(error, f"delete {digest}") from error
+
+    def evict(self, blob: StoredBlob) -> bool:
+        """Remove a blob unless it was used meanwhile; whether it was removed. Raises Unavailable."""
+        path = self.path(blob.digest)
+        try:
+            found = path.stat()
+            if max(found.st_atime, found.st_mtime) > blob.last_use:
+                return False
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise storage_error(error, f"delete {blob.digest}") from error
+        return True
 
     def sweep(self, unused_seconds: float, now: float | None = None) -> Swept:
         """Remove parts, and small content never finished, that nobody fills and that did not grow for so long.
@@ -190,6 +218,14 @@ class BlobStore:
             _sync_directory(self.layout.blobs)
         source.rename(target)
         _sync_directory(target.parent)
+
+
+def _note_use(descriptor: int) -> None:
+    """Have the time of access tell, whatever the file system is mounted with; who may not write it reads nevertheless."""
+    now, found = time.time(), os.fstat(descriptor)
+    if now - max(found.st_atime, found.st_mtime) >= _USE_STEP:
+        with contextlib.suppress(OSError):
+            os.utime(descriptor, ns=(int(now * 1e9), found.st_mtime_ns))
 
 
 def _sync_directory(directory: Path) -> None:

@@ -17,6 +17,11 @@ from yarl import URL
 from mirror.errors import Denied
 from mirror.upstream.model import Upstream
 
+_CARRYING_IPV4 = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/96"))
+"""IPv4-compatible addresses and those of translators (RFC 4291, section 2.5.5.1; RFC 6052): in the last 32 bits."""
+_LOCAL_TRANSLATION = ipaddress.IPv6Network("64:ff9b:1::/48")
+"""Of translators into a private network (RFC 8215)."""
+
 
 def check_redirect(upstream: Upstream, target: URL) -> None:
     """Raise Denied unless the upstream may redirect a request to this address."""
@@ -42,7 +47,11 @@ def is_public_address(text: str) -> bool:
     except ValueError:
         return False
     if isinstance(address, ipaddress.IPv6Address):
+        if address in _LOCAL_TRANSLATION:
+            return False
         embedded = address.ipv4_mapped or address.sixtofour
+        if embedded is None and any(address in network for network in _CARRYING_IPV4):
+            embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if embedded is not None:
             return embedded.is_global and not embedded.is_multicast
     return address.is_global and not address.is_multicast
@@ -54,6 +63,8 @@ def _check(upstream: Upstream, target: URL, does: str, *, plain_elsewhere: bool)
     if target.scheme not in ("http", "https") or not target.host:
         raise Denied(f"upstream {upstream.name} {does} something that is no web address")
     same_host = target.host == own.host
+    if target.user is not None or target.password is not None:
+        raise Denied(f"upstream {upstream.name} {does} {shown} with a user name of its own")
     if target.scheme == "http" and not (own.scheme == "http" and (same_host or plain_elsewhere)):
         raise Denied(f"upstream {upstream.name} {does} {shown}, which is not encrypted")
     if same_host:

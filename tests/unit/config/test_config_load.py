@@ -245,3 +245,22 @@ def test_secret_is_the_first_line_of_its_file(tmp_path: Path) -> None:
     secret.chmod(stat.S_IWUSR)
     with pytest.raises(ConfigError, match="No such file"):
         read_secret(tmp_path / "absent")
+
+
+def test_paths_are_taken_from_where_the_file_is(file: Path) -> None:
+    file.write_text(
+        """
+        [server]
+        tls_certificate = "server.crt"
+        tls_key = "/etc/server.key"
+        [access]
+        users_file = "users"
+        [access.issuers."https://tokens.example.org"]
+        audience = "debark"
+        keys_file = "keys/issuer.jwks"
+        """
+    )
+    config, here = load(file), file.parent
+    assert (config.server.tls_certificate, config.server.tls_key) == (str(here / "server.crt"), "/etc/server.key")
+    assert config.access.users_file == str(here / "users")
+    assert config.access.issuers["https://tokens.example.org"].keys_file == str(here / "keys/issuer.jwks")

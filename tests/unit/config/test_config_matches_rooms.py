@@ -5,12 +5,13 @@ from typing import Any
 
 from mirror.config import Config
 from mirror.config.values import DURATION
-from mirror.config.wiring import manifest_limits
+from mirror.config.wiring import eviction_policy, manifest_limits
 from mirror.fetch.filler import FetchLimits
 from mirror.fetch.manifests import ManifestLimits
 from mirror.jobs.retry import RetryPolicy
 from mirror.proxy.blob_response import SendLimits
 from mirror.state.engine import DatabaseSettings
+from mirror.store.eviction import EvictionPolicy
 from mirror.upstream.model import Upstream
 from mirror.upstream.presets import PRESETS
 from publisher.catalog_memory import DEFAULT_BYTES
@@ -84,6 +85,14 @@ def test_fetching_and_state() -> None:
     assert CONFIG.fetch.max_resumes == limits.download.max_resumes
     database = DatabaseSettings("sqlite://")
     assert (CONFIG.state.connections, CONFIG.state.wait) == (database.connections, database.wait_seconds)
+
+
+def test_eviction() -> None:
+    policy = EvictionPolicy(floor_bytes=CONFIG.publish.resume_free)
+    assert eviction_policy(CONFIG) == policy
+    store = {"max_size": "1 TiB", "min_free": "9 GiB", "headroom": 1}
+    changed = eviction_policy(Config.model_validate({"store": store, "publish": {"enabled": False}}))
+    assert (changed.max_bytes, changed.floor_bytes, changed.headroom_bytes) == (1 << 40, 9 << 30, 1)
 
 
 def test_manifests_and_slow_clients() -> None:

@@ -38,6 +38,7 @@ def test_docker_hub_may_use_its_own_hosts(target: str) -> None:
         ("https://169.254.169.254/latest/meta-data", "trusted hosts"),
         ("ftp://registry-1.docker.io/x", "no web address"),
         ("file:///etc/passwd", "no web address"),
+        ("https://user:secret@auth.docker.io/token", "user name of its own"),
     ],
 )
 def test_docker_hub_may_not_use_others(target: str, words: str) -> None:
@@ -98,6 +99,11 @@ def test_private_addresses_need_leave() -> None:
         ("fe80::1%eth0", False),
         ("::ffff:127.0.0.1", False),
         ("2002:7f00:1::", False),
+        ("::127.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("64:ff9b::808:808", True),
+        ("64:ff9b:1::808:808", False),
         ("fd00::1", False),
         ("nonsense", False),
     ],
