@@ -29,7 +29,9 @@ from mirror.oci.reference import RepositoryName
 from mirror.upstream.flight import SingleFlight
 from publisher.arriving import ArrivingBlob
 from publisher.cvmfs.entry import Directory
+from publisher.cvmfs.path import show
 from publisher.cvmfs.reader import RepositoryReader
+from publisher.errors import WrittenWrong
 from publisher.images import layout, metadata
 from publisher.images.names import own_names, platform_names
 from publisher.images.place import PreparedImage, UnpackedLayer, chain
@@ -37,6 +39,7 @@ from publisher.images.singularity import with_singularity_files
 from publisher.images.tree_digest import digest_of
 from publisher.layers.ingest import LayerResult, ingest_layer
 from publisher.layers.limits import LayerLimits
+from publisher.layers.listing import first_misplaced
 from publisher.layers.marker_files import without_marker_files
 from publisher.layers.merge import merge
 from publisher.layers.permissions import PermissionPolicy, apply_permissions
@@ -241,7 +244,11 @@ class Unpacker:
         return ingest_layer(blob, diff_id, self._stratum0.pipeline, self._limits.layer, lower=lower, policy=self._policy)
 
     def _flat(self, layers: Sequence[UnpackedLayer], config: ImageConfig) -> Directory:
-        flat = merge([layer.tree for layer in layers])
+        trees = [layer.tree for layer in layers]
+        flat = merge(trees)
+        misplaced = first_misplaced(flat, trees)
+        if misplaced is not None:
+            raise WrittenWrong(f"the layers were not merged as they show: the first path that differs is /{show(misplaced)}")
         apply_permissions(flat, self._permissions)
         with_singularity_files(flat, config, self._stratum0.pipeline)
         return flat
