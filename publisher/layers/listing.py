@@ -39,7 +39,7 @@ def visible(layers: Sequence[Directory]) -> dict[bytes, Entry]:
                 elif above.get(path) is not _Above.CLOSED:
                     pending.append((path + b"/", child))
                     # Deletions make no directory by themselves: whether there is one is for the layers below to say.
-                    if is_new and not (child.children and is_implied(child.entry) and only_deletes(child)):
+                    if is_new and not (is_implied(child.entry) and only_deletes(child)):
                         found[path] = child.entry
                         above[path] = _Above.OPEN
                     if child.entry.is_opaque:

@@ -38,7 +38,7 @@ def _lay_over(flat: Directory, layer: Directory) -> None:
         if isinstance(child, Directory):
             below = children.get(name)
             if not isinstance(below, Directory):
-                if child.children and is_implied(child.entry) and only_deletes(child):
+                if is_implied(child.entry) and only_deletes(child):
                     continue  # deletions make no directory where there is nothing to delete from
                 below = children[name] = Directory(child.entry)
             _lay_over(below, child)

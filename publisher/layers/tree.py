@@ -176,7 +176,8 @@ class LayerTree:
                 below = below if isinstance(below, Directory) else None
                 anew = name in folder.deleted
                 made = self._finished(child, below, length + len(name) + 1, anew=anew)
-                if anew and child.attributes is None and not child.opaque and only_deletes(made):
+                is_bare = not made.children or only_deletes(made)
+                if anew and child.attributes is None and not child.opaque and is_bare:
                     self._names -= len(made.children)  # all of it is deleted anyway
                 else:
                     children[name] = made
@@ -194,8 +195,8 @@ def is_implied(entry: Entry) -> bool:
 
 
 def only_deletes(directory: Directory) -> bool:
-    """Whether nothing is in it but deletions, and directories that only these imply."""
-    return all(
+    """Whether something is in it, and nothing but deletions, and directories that only these imply."""
+    return bool(directory.children) and all(
         child.is_whiteout if isinstance(child, Entry) else is_implied(child.entry) and only_deletes(child)
         for child in directory.children.values()
     )

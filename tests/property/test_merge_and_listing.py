@@ -41,6 +41,7 @@ FILE, DIRECTORY = Entry(mode=stat.S_IFREG), Entry(mode=stat.S_IFDIR | 0o755)
 @example(stack({b"a": Directory(DIRECTORY, {b"b": FILE})}, {b"a": FILE}, {b"a": Directory(DIRECTORY)}))
 @example(stack({b"a": Directory(DIRECTORY, {b"b": FILE})}, {b"a": Directory(IMPLIED, {b"b": WHITEOUT})}))
 @example(stack({b"a": FILE}, {b"a": Directory(IMPLIED, {b"b": WHITEOUT})}))
+@example(stack({b"a": Directory(IMPLIED, {b"a": Directory(IMPLIED)})}))
 def test_both_ways_agree(layers: list[Directory]) -> None:
     flat = merge(layers)
     assert {path for path, _ in flat.walk()} == set(visible(layers))
