@@ -5,9 +5,19 @@ into these near the place where they are raised; the proxy's middleware turns th
 exit code and advice.
 """
 
+_LONGEST = 10_000
+
 
 class MirrorError(Exception):
-    """Root of all expected failures. The message is shown to users: it names the thing and, where there is one, the mend."""
+    """Root of all expected failures. The message is shown to users: it names the thing and, where there is one, the mend.
+
+    Messages quote what strangers sent, and go into databases, logs and answers: what is no text (lone surrogates, of JSON or of
+    file names) is shown as `?`, and a message of more than 10,000 characters is cut.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        cut = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."
+        super().__init__(cut.encode("utf-8", "replace").decode("utf-8"))
 
 
 class InvalidInput(MirrorError):

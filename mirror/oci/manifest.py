@@ -32,6 +32,7 @@ _FILE_SYSTEM_TYPES = ("application/vnd.oci.image.layer.", "application/vnd.docke
 SIF_TYPES = frozenset({"application/vnd.sylabs.sif.layer.v1.sif", "appliciation/vnd.sylabs.sif.layer.tar"})
 """Of the one layer of what `apptainer push` makes; the second one, typing error included, is that of Singularity before 3.7."""
 
+_LONGEST_WORD = 100
 MAX_MEDIA_TYPE = 255
 """Characters; RFC 6838, section 4.2, allows 127 on each side of the slash."""
 
@@ -195,7 +196,7 @@ def parse_config(raw: bytes) -> ImageConfig:
     if not isinstance(labels, dict):
         raise InvalidInput("the image config's 'Labels' is not an object")
     return ImageConfig(
-        platform=Platform(str(document.get("os", "")), str(document.get("architecture", "")), str(document.get("variant", ""))),
+        platform=_stated_platform(document, "the image config"),
         diff_ids=tuple(Digest.parse(text) for text in _strings(root_fs, "diff_ids")),
         environment=_strings(execution, "Env"),
         entrypoint=_strings(execution, "Entrypoint"),
@@ -250,5 +251,14 @@ def _platform(value: Any, where: str) -> Platform | None:
     """None also where the object is there, but says nothing."""
     if not isinstance(value, dict):
         raise InvalidInput(f"the manifest's '{where}.platform' is not an object")
-    platform = Platform(str(value.get("os", "")), str(value.get("architecture", "")), str(value.get("variant") or ""))
+    platform = _stated_platform(value, f"the manifest's '{where}.platform'")
     return platform if platform.os or platform.architecture else None
+
+
+def _stated_platform(document: dict[str, Any], what: str) -> Platform:
+    """The members `os`, `architecture` and `variant`, empty where they are missing. Raises InvalidInput for what is no word."""
+    words = [str(document.get(member) or "") for member in ("os", "architecture", "variant")]
+    for word in words:
+        if len(word) > _LONGEST_WORD or not word.isascii() or not word.isprintable():
+            raise InvalidInput(f"{what} names a platform with {word[:100]!r}, which is no name of a system or architecture")
+    return Platform(*words)

@@ -171,7 +171,10 @@ async def test_a_hub_that_is_away_is_tried_again_until_it_is_back(tmp_path: Path
 async def test_bad_images_are_refused_with_the_reason_and_the_queue_goes_on(tmp_path: Path) -> None:
     upward = Layer.of(file("../escaped", b"x"))
     lying = Image((Layer(base_layer().packed, "sha256:" + "0" * 64),))
-    bad = {"upward": Image((upward,)), "lying": lying, "scrap": Image((Layer(b"no archive" * 200, "sha256:" + "1" * 64),))}
+    scrap = Image((Layer(b"no archive" * 200, "sha256:" + "1" * 64),))
+    # Texts of JSON that are no text: whoever quotes them must be able to write them down.
+    nameless, nowhere = Image((Layer(base_layer().packed, "\ud800"),)), Image((base_layer(),), architecture="\ud800")
+    bad = {"upward": Image((upward,)), "lying": lying, "scrap": scrap, "nameless": nameless, "nowhere": nowhere}
     async with FaultyRegistry() as hub, publishing(tmp_path, hub) as here, here.publisher():
         for tag, image in bad.items():
             await here.request(f"hub.test/team/bad:{tag}", offer(hub, "team/bad", tag, image))
@@ -181,6 +184,8 @@ async def test_bad_images_are_refused_with_the_reason_and_the_queue_goes_on(tmp_
     assert "../escaped" in reasons["upward"]
     assert "config says sha256:000" in reasons["lying"]
     assert reasons["scrap"]
+    assert "'?'" in reasons["nameless"]
+    assert "no name of a system" in reasons["nowhere"]
     assert here.problems() == []
 
 
