@@ -155,9 +155,17 @@ class DebarkProcess:
         )
 
     def access_records(self) -> list[dict[str, Any]]:
-        """The access log's lines so far."""
-        path = self.data / "log" / "access.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        """The access log's lines so far. They are written for many requests together: one more is made and waited for."""
+        asked = self.get("/v2/").headers["X-Request-Id"]
+        records: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            complete = (self.data / "log" / "access.jsonl").read_text().rpartition("\n")[0]
+            records[:] = [json.loads(line) for line in complete.splitlines()]
+            return any(record["id"] == asked for record in records)
+
+        wait_until(is_there, 10, lambda: f"the access log has no line for request {asked}")
+        return [record for record in records if record["id"] != asked]
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         return self.client().get(path, headers)
