@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ from mirror.errors import IntegrityError
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Descriptor
 from mirror.upstream.client import BlobStream, UpstreamClient
-from mirror.upstream.model import UpstreamUnavailable
-from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy, is_transient
+from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy
+from mirror.upstream.retrying import retrying
 
 T = TypeVar("T")
 
@@ -79,17 +78,7 @@ class Proof:
             raise _not_the_same(client, repository, blob)
 
     async def _with_retries(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        failures = 0
-        while True:
-            try:
-                return await attempt()
-            except UpstreamUnavailable as error:
-                failures += 1
-                # The dice only spread the load.
-                pause = self._retry.delay(failures, random.random(), error.retry_after)  # noqa: S311
-                if pause is None or not is_transient(error.failure):
-                    raise
-                await self._sleep(pause)
+        return await retrying(attempt, self._retry, self._sleep)
 
 
 async def _read(client: UpstreamClient, repository: str, blob: Descriptor, offset: int, length: int | None) -> bytes:

@@ -7,7 +7,6 @@ reads what everybody may, and so proves that something is public.
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -30,9 +29,10 @@ from mirror.oci.manifest import (
 from mirror.oci.reference import Reference
 from mirror.upstream.auth import Authenticator, TokenCache
 from mirror.upstream.body import read_limited
-from mirror.upstream.model import FetchedManifest, ManifestInfo, Upstream, UpstreamRequest, UpstreamUnavailable
+from mirror.upstream.model import FetchedManifest, ManifestInfo, Upstream, UpstreamRequest
 from mirror.upstream.pages import MAX_BYTES, Page, all_pages
-from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy, is_transient
+from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy
+from mirror.upstream.retrying import retrying
 from mirror.upstream.transport import Transport
 
 T = TypeVar("T")
@@ -264,17 +264,7 @@ class UpstreamClient:
             raise IntegrityError(f"upstream {self.upstream.name} states no digest for {what}, but {text[:100]!r}") from error
 
     async def _with_retries(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        failures = 0
-        while True:
-            try:
-                return await attempt()
-            except UpstreamUnavailable as error:
-                failures += 1
-                # The dice only spread the load.
-                pause = self._retry.delay(failures, random.random(), error.retry_after)  # noqa: S311
-                if pause is None or not is_transient(error.failure):
-                    raise
-                await self._sleep(pause)
+        return await retrying(attempt, self._retry, self._sleep)
 
 
 @contextmanager
