@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -48,10 +50,11 @@ from mirror.proxy.listing import Discovery
 from mirror.proxy.passwords import PasswordFile
 from mirror.proxy.registry import Registry
 from mirror.proxy.routes import UpstreamNames
-from mirror.proxy.status import HealthProbe, StatusApi
+from mirror.proxy.status import HealthProbe, StatusApi, gathered
 from mirror.proxy.tokens import Issuer, TokenVerifier
 from mirror.proxy.warm import WarmAnswers
 from mirror.report.accesslog import RequestKind
+from mirror.snapshot import Snapshot, exposition
 from mirror.state.engine import Database
 from mirror.state.migrate import migrate
 from mirror.store.blobs import BlobStore
@@ -66,6 +69,21 @@ from mirror.upstream.session import open_session
 USER_AGENT = f"debark/{version('debark')}"
 
 _DRAIN_SECONDS = 10.0
+_STORE_SECONDS = 2.0
+
+
+class Server(Protocol):
+    """The other processes of the server that this mirror is a part of."""
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the server is about to stop."""
+
+    async def metrics(self) -> Snapshot:
+        """Of all processes. Raises Unavailable."""
+
+    async def health(self) -> Mapping[str, str | None]:
+        """What is wrong, by part, as all processes see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +91,20 @@ class Mirror:
     """A wired mirror, ready to be served."""
 
     application: web.Application
-    repositories: Repositories
+    probes: Mapping[str, HealthProbe]
+
+    async def findings(self) -> dict[str, str]:
+        """What is wrong, by part, as this process sees it."""
+        return {part: finding for part, finding in (await gathered(self.probes)).items() if finding is not None}
 
 
 @asynccontextmanager
-async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthProbe | None) -> AsyncIterator[Mirror]:
+async def open_mirror(
+    config: Config, metrics: Metrics, server: Server | None = None, *, has_chores: bool = True
+) -> AsyncIterator[Mirror]:
     """All parts, open for the length of the block.
 
-    publisher_probe: says what is wrong with the publisher; None if this process runs none.
+    server: None if this process is all of it. has_chores: whether to do what one process of a server does for all of them.
     Raises InvalidInput, ConfigError, StorageFull, Unavailable if a part cannot be opened.
     """
     async with AsyncExitStack() as stack:
@@ -88,16 +112,12 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         database = Database(wiring.database(config))
         stack.push_async_callback(database.close)
         await migrate(database)
-        await stack.enter_async_context(running("sweep", lambda: sweep_parts(store, config.store.keep_parts)))
         tags = Tags(database, remembered=config.memory.tags)
         links = Links(database, remembered=config.memory.links)
         statuses = Statuses(database)
-        repositories = Repositories(database)
         publications = PublicationIndex(statuses)
         await stack.enter_async_context(running("publications", publications.watch))
-        await stack.enter_async_context(running("job_counts", lambda: count_jobs(statuses, metrics)))
         conditions = Conditions(database)
-        await stack.enter_async_context(running("conditions", lambda: show_conditions(conditions, metrics)))
         pulls = PullQueue(pulls=config.memory.pulls, manifest_bytes=config.memory.pulls_size, on_drop=metrics.pull_event_dropped)
         clients, guards = await _open_clients(config, metrics, stack)
         manifests = ManifestFetcher(store, tags, links, wiring.manifest_limits(config))
@@ -109,7 +129,11 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
             stack.push_async_callback(recorder.drain, _DRAIN_SECONDS)
             await stack.enter_async_context(running("recorder", recorder.run))
         evictor = _evictor(config, store, database, metrics)
-        await stack.enter_async_context(running("eviction", evictor.run))
+        if has_chores:
+            await stack.enter_async_context(running("sweep", lambda: sweep_parts(store, config.store.keep_parts)))
+            await stack.enter_async_context(running("job_counts", lambda: count_jobs(statuses, metrics)))
+            await stack.enter_async_context(running("conditions", lambda: show_conditions(conditions, metrics)))
+            await stack.enter_async_context(running("eviction", evictor.run))
         blobs = BlobFetcher(store, wiring.fetch_limits(config), on_end=metrics.fill, make_room=evictor.make_room)
         stack.push_async_callback(blobs.close)
         listings = Listings(manifests, ListingLimits(config.tags.ttl, config.tags.hold))
@@ -129,10 +153,19 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
             limits=SendLimits(config.server.slow_bytes, config.server.slow_time),
             warm=WarmAnswers(min(1.0, config.tags.ttl)),
         )
-        probes = _probes(store, blobs, statuses) | ({"publisher": publisher_probe} if publisher_probe else {})
-        probes |= _publisher_probes(conditions) if config.publish.enabled else {}
-        status = StatusApi(statuses, repositories, names, config.server.public_url, probes, pins=Pins(database))
+        probes = _probes(store, blobs, statuses) | (_publisher_probes(conditions) if config.publish.enabled else {})
+        status = StatusApi(
+            statuses,
+            Repositories(database),
+            names,
+            config.server.public_url,
+            probes,
+            pins=Pins(database),
+            elsewhere=server.health if server else None,
+            needed=_needs(store, server),
+        )
         metrics.watch_disk(DataDirectory(config.data).free_bytes)
+        metrics.watch_fills(lambda: blobs.active_fills)
         middlewares = [answer_errors, _guard(config).middleware(), bounded_requests(config.server.max_requests)]
         application = web.Application(middlewares=middlewares)
         application.on_response_prepare.append(_sign)
@@ -141,8 +174,8 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
             "/cvmfs/{fqrn}/{path:.+}", CvmfsFiles(config.data / "cvmfs", send_seconds=config.server.slow_time).get
         )
         if config.metrics.enabled:
-            application.router.add_get("/metrics", _metrics_handler(metrics))
-        yield Mirror(application, repositories)
+            application.router.add_get("/metrics", _metrics_handler(metrics, server))
+        yield Mirror(application, probes)
 
 
 def _evictor(config: Config, store: BlobStore, database: Database, metrics: Metrics) -> Evictor:
@@ -220,6 +253,25 @@ def _probes(store: BlobStore, blobs: BlobFetcher, statuses: Statuses) -> dict[st
     return {"store": store_probe, "state": state_probe}
 
 
+def _needs(store: BlobStore, server: Server | None) -> dict[str, HealthProbe]:
+    """What must be well for this server to get traffic."""
+
+    async def accepting() -> str | None:
+        return "the server is stopping" if server is not None and server.is_leaving else None
+
+    async def readable() -> str | None:
+        try:
+            async with asyncio.timeout(_STORE_SECONDS):
+                await asyncio.to_thread(store.check_readable)
+        except TimeoutError:
+            return f"the store at {store.layout.root} does not answer"
+        except MirrorError as error:
+            return str(error)
+        return None
+
+    return {"server": accepting, "store": readable}
+
+
 def _publisher_probes(conditions: Conditions) -> dict[str, HealthProbe]:
     """What publishers say is wrong with them."""
 
@@ -240,10 +292,10 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers[REQUEST_ID_HEADER] = current_exchange(request).request_id
 
 
-def _metrics_handler(metrics: Metrics) -> Handler:
+def _metrics_handler(metrics: Metrics, server: Server | None) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         current_exchange(request).kind = RequestKind.STATUS
-        body, content_type = metrics.render()
+        body, content_type = exposition(await server.metrics() if server is not None else metrics.snapshot())
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     return handle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -12,13 +13,16 @@ import click
 from mirror.config import wiring
 from mirror.config.command import config as config_group
 from mirror.config.load import Overrides, load
+from mirror.config.models import Config
 from mirror.config.options import data_option, file_option, log_level_option, upstream_option
 from mirror.errors import InvalidInput, MirrorError
 from mirror.logs import Logs
-from mirror.metrics import Metrics
 from mirror.report.command import report
-from mirror.serve import serve
+from mirror.serve import Invocation, serve
+from mirror.service_manager import ServiceManager
 from mirror.where import where
+from mirror.workers.nursery import begin_nursery
+from mirror.workers.worker import work
 
 EXIT_CANNOT_START = 1
 EXIT_BAD_SETTINGS = 2
@@ -34,37 +38,51 @@ def main() -> None:
 @file_option
 @data_option
 @click.option("--listen", metavar="HOST:PORT", help="Where to listen; 127.0.0.1:8585 without it, port 0 for any that is free.")
+@click.option("--workers", type=int, metavar="N", help="Processes that answer; 1 without it, 0 for one a core.")
 @upstream_option
 @log_level_option
 def serve_command(
-    file: Path | None, data: Path | None, listen: str | None, upstreams: tuple[tuple[str, str], ...], log_level: str | None
+    *,
+    file: Path | None,
+    data: Path | None,
+    listen: str | None,
+    workers: int | None,
+    upstreams: tuple[tuple[str, str], ...],
+    log_level: str | None,
 ) -> None:
     """Run the mirror, and the publisher beside it.
 
     Without any option it mirrors the well-known public registries, listens on loopback, and makes two CVMFS repositories with
-    their keys below its data directory.
+    their keys below its data directory. SIGHUP makes it read the configuration file again, without a request refused or cut.
     """
+    overrides = Overrides(data=data, listen=listen, workers=workers, upstreams=upstreams, log_level=log_level)
     try:
-        settings = load(file, Overrides(data=data, listen=listen, upstreams=upstreams, log_level=log_level))
+        settings = load(file, overrides)
     except InvalidInput as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_BAD_SETTINGS)
-    metrics = Metrics()
-    publisher = [sys.executable, "-m", "publisher", "run", "--until-stdin-closes", "--data", str(settings.data)]
-    publisher += ["--config", str(file)] if file is not None else []
-    publisher += [f"--upstream={name}={url}" for name, url in upstreams]
-    publisher += ["--log-level", settings.log.level]
+
+    def publisher_command(current: Config) -> list[str]:
+        command = [sys.executable, "-m", "publisher", "run", "--until-stdin-closes", "--data", str(current.data)]
+        command += ["--config", str(file)] if file is not None else []
+        command += [f"--upstream={name}={url}" for name, url in upstreams]
+        return [*command, "--log-level", current.log.level]
+
+    nursery = begin_nursery(work)
     try:
-        logs = Logs(wiring.log_options(settings), on_drop=lambda: metrics.log_line_dropped("debark"))
+        logs = Logs(wiring.log_options(settings))
     except OSError as error:
         click.echo(f"the log {settings.log_file} cannot be opened: {error.strerror}", err=True)
         sys.exit(EXIT_CANNOT_START)
+    manager = ServiceManager.of(os.environ)
+    invocation = Invocation(settings, lambda: load(file, overrides), publisher_command, click.echo, manager)
     try:
-        asyncio.run(serve(settings, publisher, metrics, click.echo))
+        asyncio.run(serve(invocation, nursery))
     except MirrorError as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_CANNOT_START)
     finally:
+        nursery.close()
         logs.close()
 
 

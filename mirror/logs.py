@@ -8,6 +8,7 @@ variables (`structlog.contextvars.bound_contextvars`). What libraries log throug
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import sys
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from types import TracebackType
+from typing import Any, Literal, Self, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -40,13 +42,14 @@ class LogOptions:
     """level: the least that is logged. form: of standard error; `auto` is pretty on a terminal, else JSON.
 
     file: JSON lines are appended here, and standard error gets warnings and errors only; None: standard error gets all.
-    queue: events that may wait for the writing thread.
+    queue: events that may wait for the writing thread. worker: number of this worker process, which each event then carries.
     """
 
     level: Level = "info"
     form: Format = "auto"
     file: Path | None = None
     queue: int = 10_000
+    worker: int | None = None
 
 
 class Logs:
@@ -66,9 +69,11 @@ class Logs:
         self._root.setLevel(level)
         for name in _NOISY:
             logging.getLogger(name).setLevel(max(level, logging.WARNING) if level > logging.DEBUG else logging.DEBUG)
+        worker = {} if options.worker is None else {"worker": options.worker}
         structlog.configure(
             processors=[
                 structlog.contextvars.merge_contextvars,
+                lambda _logger, _method, event: {**event, **worker},
                 structlog.stdlib.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
                 _capture_exception,
@@ -84,6 +89,12 @@ class Logs:
     def dropped(self) -> int:
         """Events lost so far: the queue was full, or the file could not be written."""
         return self._losses.count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
     def close(self) -> None:
         """Write what waits, then give the logging back as it was found."""
@@ -149,12 +160,24 @@ class _Console(logging.StreamHandler[TextIO]):
 
 
 class _File(WatchedFileHandler):
-    """Looks before each line whether the file was moved away, and opens a new one then: logrotate needs to send no signal."""
+    """Looks before each line whether the file was moved away, and opens a new one then: logrotate needs to send no signal.
+
+    Several processes write one file, so each line goes out in one piece.
+    """
 
     def __init__(self, path: Path, losses: _Losses) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self._losses = losses
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.reopenIfNeeded()
+            line = f"{self.format(record)}{self.terminator}".encode(self.encoding or "utf-8", self.errors or "strict")
+            if self.stream is None or os.write(self.stream.fileno(), line) < len(line):
+                self.handleError(record)
+        except Exception:  # noqa: BLE001 - as the standard library has it: logging harms nobody
+            self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 (the standard library's name and signature)
         self._losses.add()

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 
 from mirror.fetch.result import FillResult
 from mirror.jobs.conditions import Condition
 from mirror.jobs.model import State
+from mirror.snapshot import Snapshot, exposition, snapshot_of
 from mirror.upstream.model import UpstreamRequest
 
 _SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
@@ -67,6 +67,8 @@ class Metrics:
             ("condition",),
             registry=registry,
         )
+        self._connections = Gauge("debark_open_connections", "Connections of clients, by worker process", registry=registry)
+        self._filling = Gauge("debark_fills_under_way", "Blobs on their way in, by worker process", registry=registry)
         self._free = Gauge("debark_disk_free_bytes", "Free space where the data directory is", registry=registry)
         self._evicted = Counter("debark_blobs_evicted", "Blobs removed from the cache to have room", registry=registry)
         self._evicted_bytes = Counter("debark_evicted_bytes", "Bytes in them", registry=registry)
@@ -133,6 +135,18 @@ class Metrics:
         """Ask this function for the free space whenever the metrics are read."""
         self._free.set_function(free_bytes)
 
+    def watch_connections(self, number: Callable[[], float]) -> None:
+        """Ask this function for the number of clients' connections whenever the metrics are read."""
+        self._connections.set_function(number)
+
+    def watch_fills(self, number: Callable[[], float]) -> None:
+        """Ask this function for the number of blobs on their way in whenever the metrics are read."""
+        self._filling.set_function(number)
+
+    def snapshot(self) -> Snapshot:
+        """Everything as it is now, to be added to that of other processes."""
+        return snapshot_of(self.registry.collect())
+
     def render(self) -> tuple[bytes, str]:
-        """The text exposition and its Content-Type."""
-        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+        """The text exposition of this process alone, and its Content-Type."""
+        return exposition(self.snapshot())

@@ -1,32 +1,37 @@
-"""Runs the mirror: listens, keeps the publisher beside it, says how to use it, and stops in good order."""
+"""Runs the server: its sockets, the workers that answer on them, the publisher beside them, the start screen.
+
+SIGHUP makes it read its settings again; SIGTERM and SIGINT stop it in good order. This process is there for as long as the server
+is, and answers nobody by itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from aiohttp import web
 
-from mirror.app import Mirror, open_mirror
 from mirror.background import running
+from mirror.config import wiring
+from mirror.config.mistakes import ConfigError
 from mirror.config.models import Config
 from mirror.data import DataDirectory
-from mirror.errors import Unavailable
+from mirror.errors import MirrorError, Unavailable
 from mirror.jobs.repositories import Repositories, RepositoryFacts
-from mirror.metrics import Metrics
-from mirror.proxy.access_log import access_logger
-from mirror.proxy.status import HealthProbe
-from mirror.report.writer import AccessLog
+from mirror.listening import address_of, handed_over, listening
+from mirror.publishing import PublisherCommand, Publishing
+from mirror.reload import needing_restart, with_fixed
 from mirror.screen import start_screen
-from mirror.supervisor import Supervisor
-from mirror.tls import ServerCertificate
+from mirror.service_manager import ServiceManager
+from mirror.state.engine import Database
+from mirror.workers.nursery import Nursery
+from mirror.workers.pool import WorkerPool
 
 log = structlog.get_logger()
 
@@ -36,67 +41,120 @@ _LOOK_SECONDS = 0.1
 _EVERYWHERE = frozenset({"0.0.0.0", "[::]"})  # noqa: S104 (read here, not bound)
 
 
-async def serve(config: Config, publisher_command: Sequence[str], metrics: Metrics, show: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT.
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What the command line makes of itself."""
 
-    publisher_command: starts the publisher with the same settings. show: prints the start screen.
-    Raises InvalidInput, ConfigError, StorageFull, Unavailable if it cannot start.
-    """
-    stopped = asyncio.Event()
+    config: Config
+    load: Callable[[], Config]
+    """Reads the settings again. Raises ConfigError."""
+    publisher_command: PublisherCommand
+    show: Callable[[str], None]
+    """Prints the start screen."""
+    manager: ServiceManager
+
+
+async def serve(invocation: Invocation, nursery: Nursery) -> None:
+    """Serve until SIGTERM or SIGINT. Raises InvalidInput, ConfigError, StorageFull, Unavailable if it cannot start, or go on."""
+    stopped, reload = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    data = DataDirectory(config.data)
+        loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    config, manager = invocation.config, invocation.manager
     async with AsyncExitStack() as stack:
-        publisher = None
-        if config.publish.enabled and config.publish.supervised:
-            publisher = Supervisor(publisher_command, data.logs / "publisher.log", grace=config.server.grace)
-        mirror = await stack.enter_async_context(open_mirror(config, metrics, _probe(publisher) if publisher else None))
-        address = await _listen(config, mirror, metrics, stack)
-        if publisher is not None:
-            await stack.enter_async_context(running("publisher", publisher.run))
-        stack.enter_context(_announced(data.run / "address", address))
-        log.info("serving", address=address, data=str(config.data))
-        showing = asyncio.create_task(_show_when_ready(config, mirror.repositories, address, show))
-        await stopped.wait()
+        listeners = handed_over() or stack.enter_context(listening(*config.address))
+        server = _Server(invocation, WorkerPool(nursery, listeners), listeners)
+        stack.push_async_callback(server.close)
+        await server.start()
+        address = address_of(listeners)
+        stack.enter_context(_announced(DataDirectory(config.data).run / "address", address))
+        await stack.enter_async_context(running("watchdog", lambda: manager.show_life(server.pool.is_alive)))
+        await stack.enter_async_context(running("reload", lambda: server.reload_each(reload)))
+        showing = asyncio.create_task(_show_when_ready(config, address, invocation.show))
+        stack.callback(showing.cancel)
+        log.info("serving", address=address, data=str(config.data), workers=config.workers)
+        manager.ready(server.status)
+        await _first(stopped, nursery.lost)
+        manager.stopping()
         log.info("stopping")
-        showing.cancel()
-        await asyncio.gather(showing, return_exceptions=True)
+        await server.leave()
+    if nursery.lost.is_set():
+        raise Unavailable("the process that makes workers has died, and no worker can be started again: start the server again")
 
 
-async def _listen(config: Config, mirror: Mirror, metrics: Metrics, stack: AsyncExitStack) -> str:
-    """Accept requests; host and port as bound."""
-    access_log = None
-    if config.access_log is not None:
-        access_log = AccessLog(config.access_log, on_drop=lambda: metrics.log_line_dropped("access"))
-        stack.callback(access_log.close)
-    runner = web.AppRunner(
-        mirror.application,
-        access_log_class=access_logger(access_log, metrics),
-        handle_signals=False,
-        shutdown_timeout=config.server.grace,
-        keepalive_timeout=config.server.keepalive,
-        max_line_size=config.server.max_header,
-        max_field_size=config.server.max_header,
-    )
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    host, port = config.address
-    certificate = _certificate(config)
-    if certificate is not None:
-        await stack.enter_async_context(running("certificate", certificate.watch))
+class _Server:
+    """The running server: its settings, which may change, and what is made of them."""
+
+    def __init__(self, invocation: Invocation, pool: WorkerPool, listeners: list[socket.socket]) -> None:
+        self.pool = pool
+        self._invocation = invocation
+        self._config = invocation.config
+        self._listeners = listeners
+        self._publishing = Publishing(invocation.publisher_command, pool.parts)
+
+    @property
+    def status(self) -> str:
+        """One line."""
+        workers = self._config.workers
+        return f"serving at {address_of(self._listeners)} with {workers} worker{'s' if workers > 1 else ''}"
+
+    async def start(self) -> None:
+        """Raises Unavailable."""
+        await self.pool.start(self._config)
+        await self._publishing.apply(self._config)
+
+    async def reload_each(self, asked: asyncio.Event) -> None:
+        """Read the settings again whenever it is asked for, until cancelled."""
+        while True:
+            await asked.wait()
+            asked.clear()
+            self._invocation.manager.reloading()
+            try:
+                await self._reload()
+            finally:
+                self._invocation.manager.ready(self.status)
+
+    async def leave(self) -> None:
+        """Say that the server goes, to who decides where traffic goes, for as long as the settings say."""
+        if self._config.server.stop_delay:
+            await self.pool.leave()
+            await asyncio.sleep(self._config.server.stop_delay)
+
+    async def close(self) -> None:
+        """Stop, in good order."""
+        for listener in self._listeners:
+            listener.close()
+        await asyncio.gather(self.pool.stop(self._config.server.grace), self._publishing.close())
+
+    async def _reload(self) -> None:
+        try:
+            wanted = self._invocation.load()
+        except ConfigError as error:
+            log.error("settings_not_changed", mistakes=[str(mistake) for mistake in error.mistakes])  # noqa: TRY400 - no bug
+            return
+        fixed = needing_restart(self._config, wanted)
+        if fixed:
+            log.warning("settings_need_restart", settings=fixed)
+        config = with_fixed(self._config, wanted)
+        try:
+            await self.pool.roll(config)
+        except MirrorError as error:
+            log.error("settings_not_changed", mistakes=[str(error)])  # noqa: TRY400 - no bug
+            return
+        self._config = config
+        log.info("settings_changed", workers=config.workers)
+        await self._publishing.apply(config)
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Return when any of them is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
     try:
-        await web.TCPSite(runner, host, port, ssl_context=certificate.context if certificate else None).start()
-    except OSError as error:
-        reason = "something else listens there" if error.errno == errno.EADDRINUSE else error.strerror
-        raise Unavailable(f"cannot listen on {host}:{port}: {reason}; choose another address with --listen HOST:PORT") from error
-    bound_host, bound_port = runner.addresses[0][:2]
-    return f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
-
-
-def _certificate(config: Config) -> ServerCertificate | None:
-    """What the server presents; None if it speaks plain HTTP. Raises InvalidInput."""
-    server = config.server
-    return ServerCertificate(Path(server.tls_certificate), Path(server.tls_key)) if server.tls_certificate else None
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 @contextlib.contextmanager
@@ -109,17 +167,14 @@ def _announced(file: Path, address: str) -> Iterator[None]:
         file.unlink(missing_ok=True)
 
 
-def _probe(publisher: Supervisor) -> HealthProbe:
-    async def probe() -> str | None:
-        return None if publisher.pid is not None else "the publisher does not run; its log says why, and it is started again"
-
-    return probe
-
-
-async def _show_when_ready(config: Config, repositories: Repositories, address: str, show: Callable[[str], None]) -> None:
+async def _show_when_ready(config: Config, address: str, show: Callable[[str], None]) -> None:
     """Print the start screen once the publisher has made all repositories, or does not seem to."""
     wanted = set(config.publish.repositories) if config.publish.enabled else set()
-    found = await _made(repositories, wanted, _REPOSITORIES_SECONDS if config.publish.supervised else 0.0)
+    database = Database(wiring.database(config))
+    try:
+        found = await _made(Repositories(database), wanted, _REPOSITORIES_SECONDS if config.publish.supervised else 0.0)
+    finally:
+        await database.close()
     data = DataDirectory(config.data)
     scheme = "https" if config.server.tls_certificate else "http"
     show(start_screen(config.server.public_url or _url(scheme, address), data.logs, data.keys, found))

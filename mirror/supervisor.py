@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -32,18 +32,16 @@ class Supervisor:
         shortest_pause: float = 0.5,
         longest_pause: float = 30.0,
         grace: float = 20.0,
+        on_change: Callable[[int | None], None] = lambda _pid: None,
     ) -> None:
+        """on_change: called with the child's process id when it starts, and with None when it has ended."""
         self._command = tuple(command)
         self._log_file = log_file
         self._shortest_pause = shortest_pause
         self._longest_pause = longest_pause
         self._grace = grace
+        self._on_change = on_change
         self._process: asyncio.subprocess.Process | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the child, while one runs."""
-        return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     async def run(self) -> None:
         """Start the child and start it again whenever it ends; returns only by cancellation, having stopped the child."""
@@ -68,7 +66,10 @@ class Supervisor:
                 *self._command, stdin=asyncio.subprocess.PIPE, stdout=output, stderr=output
             )
         log.info("publisher_started", pid=self._process.pid)
-        return await self._process.wait()
+        self._on_change(self._process.pid)
+        code = await self._process.wait()
+        self._on_change(None)
+        return code
 
     async def _stop(self) -> None:
         process = self._process

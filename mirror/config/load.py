@@ -45,6 +45,7 @@ class Overrides:
 
     data: Path | None = None
     listen: str | None = None
+    workers: int | None = None
     upstreams: tuple[tuple[str, str], ...] = ()
     """Name and URL of upstreams to add, or to look for elsewhere."""
     log_level: str | None = None
@@ -56,6 +57,8 @@ class Overrides:
             values["server", "data"] = str(self.data.absolute())
         if self.listen is not None:
             values["server", "listen"] = self.listen
+        if self.workers is not None:
+            values["server", "workers"] = self.workers
         if self.log_level is not None:
             values["log", "level"] = self.log_level
         return values

@@ -64,10 +64,13 @@ class ServerSettings(Section):
     listen: Listen = "127.0.0.1:8585"
     data: FilePath = Field(default_factory=default_data_directory)
     public_url: OptionalHttpUrl = ""
+    workers: Count = Field(default=1, ge=0, le=64)
     max_requests: Count = Field(default=1000, ge=1, le=100_000)
     max_header: Size = Field(default=16 * KIB, ge=4 * KIB, le=MIB)
     keepalive: Duration = Field(default=75.0, ge=1, le=HOUR)
     grace: Duration = Field(default=30.0, ge=1, le=HOUR)
+    reload_grace: Duration = Field(default=HOUR, ge=1, le=DAY)
+    stop_delay: Duration = Field(default=0.0, ge=0, le=10 * MINUTE)
     tls_certificate: str = Field(default="", max_length=4000)
     tls_key: str = Field(default="", max_length=4000)
     slow_bytes: Size = Field(default=16 * MIB, ge=64 * KIB, le=GIB)
@@ -332,6 +335,11 @@ class Config(Section):
     def address(self) -> tuple[str, int]:
         """Host and port to listen on."""
         return parse_listen(self.server.listen)
+
+    @property
+    def workers(self) -> int:
+        """Processes that answer."""
+        return self.server.workers or len(os.sched_getaffinity(0))
 
     @property
     def public_url(self) -> str:

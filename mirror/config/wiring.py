@@ -127,9 +127,9 @@ def platforms(config: Config) -> tuple[Platform, ...]:
     return tuple(Platform.parse(text) for text in config.publish.platforms)
 
 
-def log_options(config: Config) -> LogOptions:
-    """Logging of the mirror's process."""
-    return LogOptions(level=config.log.level, form=config.log.format, file=config.log_file)
+def log_options(config: Config, worker: int | None = None) -> LogOptions:
+    """Logging of one of the mirror's processes. worker: its number, if it is a worker."""
+    return LogOptions(level=config.log.level, form=config.log.format, file=config.log_file, worker=worker)
 
 
 def _credential(settings: UpstreamSettings) -> Credential | None:

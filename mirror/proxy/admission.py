@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler, Middleware
 from mirror.errors import Unavailable
 
 RETRY_SECONDS = 2.0
-_ALWAYS = frozenset({"/healthz", "/metrics"})
+_ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def bounded_requests(limit: int) -> Middleware:

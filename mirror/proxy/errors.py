@@ -5,6 +5,7 @@ Clients show the message of the first error to their users, so it names the thin
 
 from __future__ import annotations
 
+import os
 import secrets
 from itertools import count
 from math import ceil
@@ -23,9 +24,17 @@ log = structlog.get_logger()
 
 REQUEST_ID_HEADER = "X-Request-Id"
 
-_PROCESS = secrets.token_hex(6)
+_PROCESS = [secrets.token_hex(6)]
 """Begins the ids of this process's requests; a number follows. Random bytes for each would cost more than all else here."""
 _NUMBERS = count()
+
+
+def _begin_anew() -> None:
+    """In a process that was forked: its ids are its own."""
+    _PROCESS[:] = [secrets.token_hex(6)]
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 _ROUTE_CODES: dict[type[MirrorError], ErrorCode] = {
     BadDigest: ErrorCode.DIGEST_INVALID,
@@ -38,7 +47,7 @@ _HTTP_CODES = {404: ErrorCode.NAME_UNKNOWN, 405: ErrorCode.UNSUPPORTED}
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Begin an exchange, and turn what the handler raises into a response; an unexpected exception is logged and a 500."""
-    exchange = begin_exchange(request, f"{_PROCESS}{next(_NUMBERS):08x}")
+    exchange = begin_exchange(request, f"{_PROCESS[0]}{next(_NUMBERS):08x}")
     outside = REQUEST_ID.set(exchange.request_id)
     try:
         return await handler(request)

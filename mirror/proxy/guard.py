@@ -5,7 +5,7 @@
 | /v2/...               | yes                     | yes                                    |
 | /_debark/, /metrics   | yes                     | no: what is in /cvmfs is no secret     |
 | /cvmfs/               | yes                     | no: CVMFS clients have no credentials  |
-| /healthz              | no                      | no                                     |
+| /healthz, /readyz     | no                      | no                                     |
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 EVERYBODY = NOBODY = AddressRanges()
 """What a set without addresses means: no bound where clients are allowed, nobody where proxies are trusted."""
-_OPEN = frozenset({"/healthz"})
+_OPEN = frozenset({"/healthz", "/readyz"})
 
 
 @dataclass(frozen=True, slots=True)

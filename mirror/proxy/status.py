@@ -6,12 +6,13 @@ GET /_debark/v1/repositories                                        the CVMFS re
 GET /_debark/v1/repositories/{fqrn}.conf                            a CVMFS client's settings for one of them
 GET /_debark/v1/repositories/{fqrn}.pub                             the public key that CVMFS clients need, PEM
 GET /healthz                                                        what works and what does not
+GET /readyz                                                         whether this server should get traffic
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -72,16 +73,21 @@ class StatusApi:
         repositories: RepositoryList,
         upstreams: UpstreamNames,
         public_url: str,
-        probes: dict[str, HealthProbe],
+        probes: Mapping[str, HealthProbe],
         *,
         pins: PinnedNames,
+        elsewhere: Callable[[], Awaitable[Mapping[str, str | None]]] | None = None,
+        needed: Mapping[str, HealthProbe] | None = None,
     ) -> None:
+        """elsewhere: what other processes of this server find wrong, by part. needed: what has to be well to get traffic."""
         self._images = images
         self._pins = pins
         self._repositories = repositories
         self._upstreams = upstreams
         self._public_url = public_url
         self._probes = probes
+        self._elsewhere = elsewhere
+        self._needed = needed or {}
 
     def routes(self) -> list[web.RouteDef]:
         """Everything to be mounted at the server's root."""
@@ -91,6 +97,7 @@ class StatusApi:
             web.get("/_debark/v1/repositories/{fqrn}.conf", self.client_settings),
             web.get("/_debark/v1/repositories/{fqrn}.pub", self.public_key),
             web.get("/healthz", self.health),
+            web.get("/readyz", self.readiness),
         ]
 
     async def image(self, request: web.Request) -> web.Response:
@@ -144,10 +151,19 @@ class StatusApi:
     async def health(self, request: web.Request) -> web.Response:
         """`ok`, or `degraded` with what is wrong in each part; 200 either way, since pulls are served as long as this answers."""
         current_exchange(request).kind = RequestKind.STATUS
-        findings = {name: await probe() for name, probe in self._probes.items()}
+        findings = await gathered(self._probes)
+        if self._elsewhere is not None:
+            findings |= await self._elsewhere()
         status = "ok" if all(finding is None for finding in findings.values()) else "degraded"
-        parts = {name: finding or "ok" for name, finding in findings.items()}
-        return web.json_response({"status": status, "parts": parts}, headers=NO_STORE)
+        return web.json_response({"status": status, "parts": _in_words(findings)}, headers=NO_STORE)
+
+    async def readiness(self, request: web.Request) -> web.Response:
+        """200 if this server should get traffic, 503 if not, with the reason: it is about to stop, or cannot read its store."""
+        current_exchange(request).kind = RequestKind.STATUS
+        findings = await gathered(self._needed)
+        is_ready = all(finding is None for finding in findings.values())
+        document = {"status": "ready" if is_ready else "not ready", "parts": _in_words(findings)}
+        return web.json_response(document, status=200 if is_ready else 503, headers=NO_STORE)
 
     async def _repository(self, request: web.Request) -> RepositoryFacts:
         current_exchange(request).kind = RequestKind.STATUS
@@ -164,6 +180,15 @@ class StatusApi:
         if not _HOST.fullmatch(request.host):
             raise InvalidInput("the Host header is not a host name with or without port")
         return f"{request.scheme}://{request.host}"
+
+
+async def gathered(probes: Mapping[str, HealthProbe]) -> dict[str, str | None]:
+    """What each of the probes finds, by its name."""
+    return {name: await probe() for name, probe in probes.items()}
+
+
+def _in_words(findings: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: finding or "ok" for name, finding in findings.items()}
 
 
 def _repository_document(record: RepositoryFacts, url: str) -> dict[str, Any]:

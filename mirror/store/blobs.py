@@ -107,6 +107,14 @@ class BlobStore:
             temporary.unlink(missing_ok=True)
             raise storage_error(error, f"write {digest}") from error
 
+    def check_readable(self) -> None:
+        """Raise Unavailable if what is stored cannot be read: its directory is gone, say, with a file system."""
+        try:
+            with os.scandir(self.layout.blobs) as entries:
+                next(entries, None)
+        except OSError as error:
+            raise storage_error(error, f"read {self.layout.blobs}") from error
+
     def check_space(self, size: int) -> None:
         """Raise StorageFull if `size` more bytes would leave less free space than must remain."""
         free = self.free_bytes()

@@ -108,7 +108,7 @@ async def mirror_server(
         access_file = root / "access.jsonl"
         access_log = AccessLog(access_file)
         stack.callback(access_log.close)
-        mirror = await stack.enter_async_context(open_mirror(config, counted, None))
+        mirror = await stack.enter_async_context(open_mirror(config, counted))
         runner = web.AppRunner(
             mirror.application, access_log_class=access_logger(access_log, counted), handle_signals=False, shutdown_timeout=0.2
         )

@@ -1,0 +1,109 @@
+"""Takes connections from listening sockets that several workers share, so that each of them gets its part.
+
+All workers wait on the same sockets, so no connection waits for a worker that is busy or dead, and none is lost when one goes.
+But whoever runs first would take them all: asyncio's own server empties the queue each time it wakes. Here a worker takes one
+connection at a time, and lets a moment pass before it takes one while another worker has fewer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from mirror.workers.seats import Seats
+
+log = structlog.get_logger()
+
+_YIELD_SECONDS = 0.001
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_EXHAUSTED_SECONDS = 1.0
+
+
+class Acceptor:
+    """Accepts from construction to `stop`."""
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        make_protocol: Callable[[], asyncio.BaseProtocol],
+        *,
+        connections: Callable[[], int],
+        seats: Seats,
+        seat: int,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """connections: how many are open. seat: of this process."""
+        self._loop = asyncio.get_running_loop()
+        self._listeners = list(listeners)
+        self._make_protocol = make_protocol
+        self._connections = connections
+        self._seats = seats
+        self._seat = seat
+        self._tls = tls
+        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._opening: set[asyncio.Task[None]] = set()
+        seats.take(seat, connections())
+        for listener in self._listeners:
+            listener.setblocking(False)
+            self._watch(listener)
+
+    def stop(self) -> None:
+        """Take no more; what has been taken is served. The sockets stay open for others."""
+        self._seats.leave(self._seat)
+        for pause in self._pauses.values():
+            pause.cancel()
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+            listener.close()
+        self._listeners.clear()
+
+    def _watch(self, listener: socket.socket) -> None:
+        self._loop.add_reader(listener, self._ready, listener)
+
+    def _ready(self, listener: socket.socket) -> None:
+        own = self._connections() + len(self._opening)
+        self._seats.take(self._seat, own)
+        if own > self._seats.least():
+            self._pause(listener, _YIELD_SECONDS, lambda: self._accept(listener))
+        else:
+            self._accept(listener)
+
+    def _pause(self, listener: socket.socket, seconds: float, then: Callable[[], None] = lambda: None) -> None:
+        """Look away for so long; then do something, and look again."""
+
+        def over() -> None:
+            del self._pauses[listener]
+            self._watch(listener)
+            then()
+
+        self._loop.remove_reader(listener)
+        self._pauses[listener] = self._loop.call_later(seconds, over)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # Another worker was faster, or the client is gone.
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            log.error("connection_not_accepted", reason=error.strerror, pause=_EXHAUSTED_SECONDS)  # noqa: TRY400 - no bug
+            self._pause(listener, _EXHAUSTED_SECONDS)
+            return
+        connection.setblocking(False)
+        task = self._loop.create_task(self._open(connection))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+        self._seats.take(self._seat, self._connections() + len(self._opening))
+
+    async def _open(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._make_protocol, connection, ssl=self._tls)
+        except OSError as error:  # ssl.SSLError is one: the client broke off, or speaks something else.
+            log.debug("connection_not_opened", reason=str(error))
+            connection.close()
