@@ -22,6 +22,7 @@ from mirror.errors import MirrorError
 from mirror.fetch.blobs import BlobFetcher
 from mirror.fetch.listings import ListingLimits, Listings
 from mirror.fetch.manifests import ManifestFetcher
+from mirror.fetch.turns import Turns
 from mirror.jobs.blob_needs import BlobNeeds
 from mirror.jobs.conditions import Condition, Conditions
 from mirror.jobs.pins import Pins
@@ -120,7 +121,9 @@ async def open_mirror(
         conditions = Conditions(database)
         pulls = PullQueue(pulls=config.memory.pulls, manifest_bytes=config.memory.pulls_size, on_drop=metrics.pull_event_dropped)
         clients, guards = await _open_clients(config, metrics, stack)
-        manifests = ManifestFetcher(store, tags, links, wiring.manifest_limits(config))
+        turns = Turns(config.data / "run" / "turns")
+        stack.callback(turns.close)
+        manifests = ManifestFetcher(store, tags, links, wiring.manifest_limits(config), turns=turns)
         stack.push_async_callback(manifests.close)
         if config.publish.enabled:
             nested = NestedIndexes(_inner_indexes(clients, manifests))

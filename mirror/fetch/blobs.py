@@ -107,10 +107,16 @@ class BlobFetcher:
         self._tasks.discard(task)
         if self._fills.get(fill.digest) is fill:
             del self._fills[fill.digest]
-        self._on_end("stored" if fill.is_stored else "streamed" if fill.not_kept is not None else "failed")
+        self._on_end(_result_of(fill))
         if isinstance(fill.not_kept, StorageFull):
             self._space.not_kept(str(fill.not_kept), fill.total or 0)
         elif fill.is_stored:
             self._space.kept(fill.total or 0)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("fill_broken", digest=str(fill.digest), exc_info=error)
+
+
+def _result_of(fill: Fill) -> FillResult:
+    if fill.is_stored:
+        return "followed" if fill.was_followed else "stored"
+    return "streamed" if fill.not_kept is not None else "failed"

@@ -51,6 +51,8 @@ class Fill:
         self.digest = digest
         self.total = size
         self.is_started = False
+        self.was_followed = False
+        """Whether another process brought it in."""
         self.detached: Detached | None = None
         self._sources = [source]
         self._refusals: dict[Source, MirrorError] = {}

@@ -1,7 +1,8 @@
 """The work of one fill: claim the part file, or follow the process that has it; fetch, verify, commit.
 
 claim the part --> locked by another process --> follow the growing file --> it was committed: done
-      |                                               |          `--> it was given up: detach
+      |                                               |          |--> it was given up: detach
+      |<---------- the other process found nothing ---|----------'
       |<---------- the other process died -----------'
       v
 transfer (Range from the end of what is there) --> verified --> committed
@@ -84,18 +85,22 @@ class Filler:
 
     async def _run(self) -> None:
         fill = self._fill
-        try:
-            part = self._claim()
-        except Unavailable as error:
-            await self._detach(None, error)
-            return
-        if part is None:
-            fill.use_file(self._store.open(fill.digest))
-            self._finish_stored()
-            return
-        fill.use_file(part)
-        if not part.locked and not await self._follow(part):
-            return
+        while True:
+            try:
+                part = self._claim()
+            except Unavailable as error:
+                await self._detach(None, error)
+                return
+            if part is None:
+                fill.use_file(self._store.open(fill.digest))
+                self._finish_stored()
+                return
+            fill.use_file(part)
+            if part.locked or await self._follow(part):
+                break
+            if fill.is_started:
+                return
+            # The other process got nothing: what its upstream told it, this one's clients are to hear from their own.
         try:
             await self._fill_part(part)
         finally:
@@ -134,17 +139,21 @@ class Filler:
     async def _follow(self, part: PartFile) -> bool:
         """Read along with another process; whether this one has to go on with the part."""
         fill = self._fill
-        fill.start(fill.total if fill.total is not None else await self._ask_size())
         while not part.try_lock():
-            fill.advance(part.refresh())
+            # With the first byte, and not before, the other one's upstream has shown that it gives the blob.
+            if part.refresh():
+                if not fill.is_started:
+                    fill.start(fill.total if fill.total is not None else await self._ask_size())
+                fill.advance(part.size)
             await asyncio.sleep(self._limits.follow_seconds)
         fill.advance(part.size)
         if part.is_current():
             log.info("fill_taken_over", digest=str(fill.digest), offset=part.size)
             return True
         if self._store.size(fill.digest) is not None:
+            fill.was_followed = True
             self._finish_stored()
-        else:
+        elif fill.is_started:
             await self._detach(part, Unavailable(f"another process gave up fetching {fill.digest}"))
         part.unlock()
         return False

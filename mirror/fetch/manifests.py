@@ -7,6 +7,7 @@
   its time is up is refreshed in the background, so that nobody waits for tags in use.
 - If the upstream cannot be used, the last known answer is given, marked stale; then it is left alone for a moment. If it takes
   long, those who wait get the last known answer, and the next ones its answer.
+- Processes that share a store take turns to ask: who comes second finds in SQL and in the store what the first one was told.
 - If the upstream says that there is no such tag, the tag is forgotten, and the upstream not asked again for a moment.
 
 Failures of the store or of SQL are logged and cost the next request more; they never fail a pull.
@@ -18,6 +19,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -27,6 +29,7 @@ from cachetools import LRUCache, TTLCache
 from mirror.errors import IntegrityError, InvalidInput, MirrorError, NotFound, Unavailable
 from mirror.fetch.ports import LinkStore, TagStore
 from mirror.fetch.result import CacheResult
+from mirror.fetch.turns import Turns
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Descriptor, parse_manifest
 from mirror.oci.reference import Reference, RepositoryName
@@ -90,13 +93,18 @@ class ManifestFetcher:
         links: LinkStore,
         limits: ManifestLimits | None = None,
         *,
+        turns: Turns | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """clock: Unix seconds; the time of a tag's last check is kept beyond this process's life."""
+        """turns: with other processes of this store; None if there are none.
+
+        clock: Unix seconds; the time of a tag's last check is kept beyond this process's life.
+        """
         self._store = store
         self._tags = tags
         self._links = links
         self._limits = limits or ManifestLimits()
+        self._turns = turns
         self._clock = clock
         self._contents: LRUCache[Digest, _Content] = LRUCache(
             self._limits.memory_bytes, getsizeof=lambda content: len(content.raw) + 512
@@ -147,6 +155,13 @@ class ManifestFetcher:
         return _mark(answer, joined)
 
     async def _fetch_digest(self, client: UpstreamClient, name: RepositoryName, digest: Digest) -> ManifestAnswer:
+        async with self._turn(f"{name}@{digest}") as has_waited:
+            content = await self._local(name, digest) if has_waited else None
+            if content is not None:
+                return ManifestAnswer(content.raw, content.media_type, digest, CacheResult.JOINED)
+            return await self._ask_digest(client, name, digest)
+
+    async def _ask_digest(self, client: UpstreamClient, name: RepositoryName, digest: Digest) -> ManifestAnswer:
         reference = Reference(digest=digest)
         content = await self._content(digest)
         try:
@@ -168,11 +183,11 @@ class ManifestFetcher:
         if record is None:
             if oldest is None:
                 self._refuse_absent(name, tag)
-            answer, joined = await self._shared_refresh(client, name, tag, None)
+            answer, joined = await self._shared_refresh(client, name, tag, None, oldest)
             return _mark(answer, joined)
         age, lifetime = self._clock() - record.checked_at, self._limits.tag_seconds
         held = self._held.get((name, tag))
-        if age < (lifetime if oldest is None else min(oldest, lifetime)):
+        if age < self._oldest(oldest):
             if held is None and age > lifetime * (1 - self._limits.early):
                 self._refresh_ahead(client, name, tag, record)
             return await self._by_digest(client, name, record.digest)
@@ -180,29 +195,35 @@ class ManifestFetcher:
             return await self._stale(name, record, held)
         try:
             async with asyncio.timeout(self._limits.patience_seconds):
-                answer, joined = await self._shared_refresh(client, name, tag, record)
+                answer, joined = await self._shared_refresh(client, name, tag, record, oldest)
         except TimeoutError:
             slow = Unavailable(f"upstream {name.registry} takes long to say what {name}:{tag} is")
             with contextlib.suppress(Unavailable):
                 answer = await self._stale(name, record, slow)
                 self._held[name, tag] = slow
                 return answer
-            answer, joined = await self._shared_refresh(client, name, tag, record)
+            answer, joined = await self._shared_refresh(client, name, tag, record, oldest)
         return _mark(answer, joined)
 
+    def _oldest(self, wanted: float | None) -> float:
+        """Seconds that a tag's answer may be old."""
+        return self._limits.tag_seconds if wanted is None else min(wanted, self._limits.tag_seconds)
+
     async def _shared_refresh(
-        self, client: UpstreamClient, name: RepositoryName, tag: str, record: TagRecord | None
+        self, client: UpstreamClient, name: RepositoryName, tag: str, record: TagRecord | None, oldest: float | None
     ) -> tuple[ManifestAnswer, bool]:
-        return await self._tag_flights.run((name, tag), lambda: self._refresh(client, name, tag, record))
+        return await self._tag_flights.run((name, tag), lambda: self._refresh(client, name, tag, record, oldest))
 
     def _refresh_ahead(self, client: UpstreamClient, name: RepositoryName, tag: str, record: TagRecord) -> None:
         """Ask the upstream while the last answer is still good; what comes of it is for the next requests to see."""
         if self._tag_flights.is_under_way((name, tag)):
             return
 
+        early = self._limits.tag_seconds * (1 - self._limits.early)
+
         async def refresh() -> None:
             with contextlib.suppress(MirrorError):
-                await self._shared_refresh(client, name, tag, record)
+                await self._shared_refresh(client, name, tag, record, early)
 
         task = asyncio.create_task(refresh())
         self._ahead.add(task)
@@ -214,7 +235,30 @@ class ManifestFetcher:
         if absent is not None:
             raise NotFound(str(absent))
 
-    async def _refresh(self, client: UpstreamClient, name: RepositoryName, tag: str, record: TagRecord | None) -> ManifestAnswer:
+    async def _refresh(
+        self, client: UpstreamClient, name: RepositoryName, tag: str, record: TagRecord | None, oldest: float | None
+    ) -> ManifestAnswer:
+        """record: what this process knew. oldest: as in `_by_tag`, for what another process may know."""
+        began = self._clock()
+        async with self._turn(f"{name}:{tag}") as has_waited:
+            if has_waited or record is not None:
+                after = max(record.checked_at if record is not None else 0.0, min(began, self._clock() - self._oldest(oldest)))
+                answer = await self._found_by_others(name, tag, after)
+                if answer is not None:
+                    return answer if record is not None else replace(answer, result=CacheResult.JOINED)
+            return await self._refresh_alone(client, name, tag, record)
+
+    async def _found_by_others(self, name: RepositoryName, tag: str, after: float) -> ManifestAnswer | None:
+        """What another process was told of the tag later than that (Unix seconds)."""
+        record = await self._recall(self._tags.look(name, tag))
+        if record is None or record.checked_at <= after:
+            return None
+        content = await self._local(name, record.digest)
+        return ManifestAnswer(content.raw, content.media_type, record.digest, CacheResult.HIT) if content is not None else None
+
+    async def _refresh_alone(
+        self, client: UpstreamClient, name: RepositoryName, tag: str, record: TagRecord | None
+    ) -> ManifestAnswer:
         try:
             answer = await self._ask(client, name, tag, record)
         except NotFound as error:
@@ -246,6 +290,9 @@ class ManifestFetcher:
         if content is None:
             raise error
         return ManifestAnswer(content.raw, content.media_type, record.digest, CacheResult.STALE)
+
+    def _turn(self, key: str) -> AbstractAsyncContextManager[bool]:
+        return self._turns.turn(key) if self._turns is not None else contextlib.nullcontext(False)
 
     # What is here
 

@@ -20,6 +20,9 @@ class TagStore(Protocol):
     async def get(self, name: RepositoryName, tag: str) -> TagRecord | None:
         """The last answer of the upstream; None if it was never asked."""
 
+    async def look(self, name: RepositoryName, tag: str) -> TagRecord | None:
+        """The same, but as any process was told."""
+
     async def put(self, name: RepositoryName, tag: str, record: TagRecord) -> None:
         """Note the upstream's answer."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-FillResult = Literal["stored", "streamed", "failed"]
-"""A fill ended with the blob in the store, passed on without being kept (disk full), or not complete."""
+FillResult = Literal["stored", "followed", "streamed", "failed"]
+"""A fill ended with the blob in the store, brought there by another process, passed on without being kept (disk full), or not
+complete."""
 
 
 class CacheResult(StrEnum):

@@ -1,7 +1,7 @@
 """What tags resolved to, kept in the state database, with a bounded memory in front: a warm tag costs no SQL.
 
-The memory answers first and without end: an entry changes only through `put`. Freshness is the caller's to judge by `checked_at`.
-With several processes, one may therefore ask the upstream again although another one has just done so; never the reverse.
+The memory answers first and without end: an entry changes only through `put`, `forget` and `look`. Freshness is the caller's to
+judge by `checked_at`: one whose entry is too old looks whether another process has been told something since.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ class Tags:
     async def get(self, name: RepositoryName, tag: str) -> TagRecord | None:
         """The last answer for this tag, None if it was never asked for. Raises Unavailable."""
         known = self._memory.get((name, tag))
-        if known is not None:
-            return known
+        return known if known is not None else await self.look(name, tag)
+
+    async def look(self, name: RepositoryName, tag: str) -> TagRecord | None:
+        """The last answer that any process was given, None if there is none in the database. Raises Unavailable."""
         statement = select(tags.c.digest, tags.c.media_type, tags.c.size, tags.c.checked_at).where(
             tags.c.registry == name.registry, tags.c.repository == name.repository, tags.c.tag == tag
         )
@@ -48,8 +50,11 @@ class Tags:
         if row is None:
             return None
         record = TagRecord(Digest.parse(row.digest), row.media_type, row.size, row.checked_at)
-        # A `put` may have come in between; what it said is newer.
-        return self._memory.setdefault((name, tag), record)
+        known = self._memory.get((name, tag))
+        if known is None or known.checked_at < record.checked_at:
+            self._memory[name, tag] = record
+            return record
+        return known  # A `put` has come in between.
 
     async def put(self, name: RepositoryName, tag: str, record: TagRecord) -> None:
         """Note what the upstream answered. Raises Unavailable; the memory has it even then."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -91,7 +92,7 @@ class Worker:
         self._number = 0
         self._is_leaving = False
         self._stop = asyncio.Event()
-        self._deadline = float("inf")
+        self._deadline = math.inf
         self._mirror: Mirror | None = None
 
     async def run(self, parent: socket.socket) -> int:
@@ -228,16 +229,22 @@ class Worker:
         return runner
 
     async def _drain(self, server: web.Server, grace: float) -> None:
-        """Wait for what is under way, until the deadline, which may come nearer meanwhile."""
-        loop = asyncio.get_running_loop()
-        self._deadline = min(self._deadline, loop.time() + grace) if self._deadline == float("inf") else self._deadline
-        for until in (loop.time() + _LAST_WORD_SECONDS, self._deadline):
-            await asyncio.sleep(_LOOK_SECONDS)
-            while server.connections and loop.time() < min(until, self._deadline):
-                await asyncio.sleep(_LOOK_SECONDS)
-            server.pre_shutdown()
+        """Wait for what is under way. grace: seconds for that, unless the parent has said how many."""
+        now = asyncio.get_running_loop().time()
+        if math.isinf(self._deadline):
+            self._deadline = now + grace
+        await self._emptied(server, now + _LAST_WORD_SECONDS)
+        server.pre_shutdown()
+        await self._emptied(server, math.inf)
         if server.connections:
             log.warning("connections_cut", connections=len(server.connections))
+
+    async def _emptied(self, server: web.Server, until: float) -> None:
+        """Return when nobody is connected, at that time, or at the deadline, which may come nearer meanwhile."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(_LOOK_SECONDS)
+        while server.connections and loop.time() < min(until, self._deadline):  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _say_last_word(self, _: web.Request, response: web.StreamResponse) -> None:
         if self._stop.is_set():

@@ -22,6 +22,9 @@ class MemoryTags:
         self._check()
         return self.records.get((name, tag))
 
+    async def look(self, name: RepositoryName, tag: str) -> TagRecord | None:
+        return await self.get(name, tag)
+
     async def put(self, name: RepositoryName, tag: str, record: TagRecord) -> None:
         self._check()
         self.records[name, tag] = record

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.errors import IntegrityError
+from mirror.errors import IntegrityError, NotFound
 from mirror.oci.digest import Digest
 from mirror.store.blobs import BlobStore
 from tests.support import fetching_process
@@ -140,9 +140,10 @@ async def test_a_follower_that_promised_another_size_ends_before_it(tmp_path: Pa
     async with bench(tmp_path) as at:
         part = at.store.part(DIGEST)
         assert part.try_lock()
+        part.append([BLOB[:1000]])
         reading = asyncio.create_task(read_what_comes(at.fetch(DIGEST, SIZE - 1000)))
         await asyncio.sleep(0.05)
-        part.append([BLOB])
+        part.append([BLOB[1000:]])
         at.store.commit(part)
         part.close()
 
@@ -150,3 +151,20 @@ async def test_a_follower_that_promised_another_size_ends_before_it(tmp_path: Pa
 
         assert isinstance(error, IntegrityError)
         assert len(body) < SIZE - 1000
+
+
+async def test_a_follower_promises_nothing_before_the_other_one_has_anything(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        part = at.store.part(DIGEST)
+        assert part.try_lock()
+        with at.fetch(DIGEST, SIZE) as reader:
+            starting = asyncio.create_task(reader.started())
+            await asyncio.sleep(0.05)
+            assert not starting.done()
+            part.discard()
+            part.close()
+
+            with pytest.raises(NotFound):
+                await starting
+
+    assert at.hub.count("GET", "/blobs/") == 1
