@@ -4,11 +4,14 @@ A record is handed over in less than a microsecond. A thread of its own, woken f
 threads costs more than a line, makes lines of them and writes all that wait at once. Before each write it looks whether the file
 was moved away (logrotate), and opens a new one then, so rotation needs no signal and no restart. If the disk stalls or is full,
 records are dropped and counted; no request waits for them.
+
+Several processes may write one file. Each batch goes to its end under a lock, and in one piece.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import threading
 from collections import deque
@@ -43,7 +46,6 @@ class AccessLog:
         self._woken = threading.Event()
         self._closing = threading.Event()
         self._failing = False
-        self._is_torn = False
         self._file: BinaryIO | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,12 +95,14 @@ class AccessLog:
             self._failing = False
 
     def _write_all(self, file: BinaryIO, lines: bytes) -> None:
-        """A line that an earlier write left incomplete is ended first, so that it spoils no other one."""
-        rest = memoryview(b"\n" + lines if self._is_torn else lines)
-        self._is_torn = True
-        while rest:
-            rest = rest[file.write(rest) :]
-        self._is_torn = False
+        """A line that an earlier write left incomplete, of whichever process, is ended first, so that it spoils no other one."""
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            rest = memoryview(b"\n" + lines if _ends_within_a_line(file) else lines)
+            while rest:
+                rest = rest[file.write(rest) :]
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
     def _follow_rotation(self) -> BinaryIO:
         """The file that has the log's name now."""
@@ -113,15 +117,10 @@ class AccessLog:
         return self._file
 
     def _open(self) -> BinaryIO:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
-        self._is_torn = _ends_within_a_line(self._path)
-        return open(descriptor, "ab", buffering=0)  # noqa: PTH123 (a descriptor, not a path)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        return open(descriptor, "a+b", buffering=0)  # noqa: PTH123 (a descriptor, not a path)
 
 
-def _ends_within_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        if not size:
-            return False
-        file.seek(size - 1)
-        return file.read(1) != b"\n"
+def _ends_within_a_line(file: BinaryIO) -> bool:
+    size = os.fstat(file.fileno()).st_size
+    return bool(size) and os.pread(file.fileno(), 1, size - 1) != b"\n"

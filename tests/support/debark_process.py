@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from tests.support.registry_client import Answer, RegistryClient
 
 _START_SECONDS = 60.0
@@ -33,14 +35,21 @@ first_pause = 1
 class DebarkProcess:
     """Started by `with`, or by start and stop; its data, and where it listens, outlive a stop.
 
-    upstreams: URL by name. settings: the configuration file's text.
+    upstreams: URL by name. settings: the configuration file's text. environment: variables that it gets beside those that are.
     """
 
-    def __init__(self, directory: Path, upstreams: Mapping[str, str], settings: str = IMPATIENT) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        upstreams: Mapping[str, str],
+        settings: str = IMPATIENT,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.data = directory / "data"
         self._output = directory / "output"
         self._configuration = directory / "debark.toml"
         self._upstreams = upstreams
+        self._environment = {**os.environ, **(environment or {})}
         self._listen = "127.0.0.1:0"
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
@@ -54,13 +63,25 @@ class DebarkProcess:
         command += ["--config", str(self._configuration)]
         command += [f"--upstream={name}={url}" for name, url in self._upstreams.items()]
         with self._output.open("ab") as output:
-            self._process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=self._environment
+            )
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers(address_file):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"debark serve does not start:\n{self.output()[-4000:]}")
             time.sleep(_POLL_SECONDS)
         self._listen = self.address
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it to the process that keeps the others."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def reload(self, settings: str) -> None:
+        """Change the configuration file, and send SIGHUP."""
+        self._configuration.write_text(settings)
+        self.signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """SIGTERM, and wait. Raises RuntimeError if it does not end or says that something went wrong."""
@@ -102,9 +123,32 @@ class DebarkProcess:
         """Process ids of the publisher: one, or none for the moment before it is started again."""
         if self._process is None:
             return []
-        tasks = Path(f"/proc/{self._process.pid}/task")
-        children = (int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split())
-        return [pid for pid in children if b"\0publisher\0run\0" in _command_line(pid)]
+        return [pid for pid in _children(self._process.pid) if b"\0publisher\0run\0" in _command_line(pid)]
+
+    def worker_pids(self) -> list[int]:
+        """Process ids of all workers, those included that finish what they have."""
+        if self._process is None:
+            return []
+        return [pid for child in _children(self._process.pid) for pid in _children(child) if _name(pid).startswith("debark-")]
+
+    def log_events(self, event: str) -> list[dict[str, Any]]:
+        """What debark.log says of one kind."""
+        lines = [json.loads(line) for line in (self.data / "log" / "debark.log").read_text().splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+    def wait_for_log(self, event: str, number: int = 1) -> list[dict[str, Any]]:
+        """The same, once there are so many."""
+        wait_until(lambda: len(self.log_events(event)) >= number, 30, lambda: f"no {event}:\n{self._logs()}")
+        return self.log_events(event)
+
+    def counted(self, name: str, **labels: str) -> float:
+        """The value of one metric of the server now; 0 if there is none."""
+        text = self.get("/metrics").body.decode()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == name and sample.labels == labels:
+                    return sample.value
+        return 0.0
 
     def kill_publisher(self) -> bool:
         """SIGKILL for the publisher; whether there was one."""
@@ -198,6 +242,21 @@ def wait_until(condition: Callable[[], bool], seconds: float, complaint: Callabl
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {complaint()}")
         time.sleep(_POLL_SECONDS)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return ""
 
 
 def _command_line(pid: int) -> bytes:
