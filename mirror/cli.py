@@ -74,8 +74,14 @@ def serve_command(
     except OSError as error:
         click.echo(f"the log {settings.log_file} cannot be opened: {error.strerror}", err=True)
         sys.exit(EXIT_CANNOT_START)
+
+    def log_as(current: Config) -> None:
+        nonlocal logs
+        logs.close()
+        logs = Logs(wiring.log_options(current))
+
     manager = ServiceManager.of(os.environ)
-    invocation = Invocation(settings, lambda: load(file, overrides), publisher_command, click.echo, manager)
+    invocation = Invocation(settings, lambda: load(file, overrides), log_as, publisher_command, click.echo, manager)
     try:
         asyncio.run(serve(invocation, nursery))
     except MirrorError as error:

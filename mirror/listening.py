@@ -24,12 +24,13 @@ def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
         try:
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            yield [stack.enter_context(_bound(family, address)) for family, _, _, _, address in dict.fromkeys(addresses)]
+            found = [stack.enter_context(_bound(family, address)) for family, _, _, _, address in dict.fromkeys(addresses)]
         except OSError as error:
             reason = "something else listens there" if error.errno == errno.EADDRINUSE else error.strerror
             raise Unavailable(
                 f"cannot listen on {host}:{port}: {reason}; choose another address with --listen HOST:PORT"
             ) from error
+        yield found
 
 
 def handed_over() -> list[socket.socket]:
@@ -45,11 +46,11 @@ def handed_over() -> list[socket.socket]:
 
 
 def address_of(listeners: Sequence[socket.socket]) -> str:
-    """Host and port, or `unix:` and a path, of the first of them."""
-    name = listeners[0].getsockname()
-    if listeners[0].family == socket.AF_UNIX:
-        return f"unix:{name}"
-    host, port = name[:2]
+    """Host and port of the first of them; `unix:` and a path, if all of them are Unix sockets."""
+    names = [listener.getsockname() for listener in listeners if listener.family != socket.AF_UNIX]
+    if not names:
+        return f"unix:{listeners[0].getsockname()}"
+    host, port = names[0][:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -48,6 +48,8 @@ class Invocation:
     config: Config
     load: Callable[[], Config]
     """Reads the settings again. Raises ConfigError."""
+    log_as: Callable[[Config], None]
+    """Has this process log as these settings say."""
     publisher_command: PublisherCommand
     show: Callable[[str], None]
     """Prints the start screen."""
@@ -143,6 +145,7 @@ class _Server:
             log.error("settings_not_changed", mistakes=[str(error)])  # noqa: TRY400 - no bug
             return
         self._config = config
+        self._invocation.log_as(config)
         log.info("settings_changed", workers=config.workers)
         await self._publishing.apply(config)
 
@@ -177,7 +180,8 @@ async def _show_when_ready(config: Config, address: str, show: Callable[[str], N
         await database.close()
     data = DataDirectory(config.data)
     scheme = "https" if config.server.tls_certificate else "http"
-    show(start_screen(config.server.public_url or _url(scheme, address), data.logs, data.keys, found))
+    url = config.public_url if config.server.public_url or address.startswith("unix:") else _url(scheme, address)
+    show(start_screen(url, data.logs, data.keys, found))
     missing = wanted - {facts.fqrn for facts in found}
     if missing:
         log.warning("repositories_not_ready", missing=sorted(missing), see=str(data.logs / "publisher.log"))

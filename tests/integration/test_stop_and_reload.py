@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
 import random
 import signal
 import socket
@@ -285,3 +286,19 @@ def test_a_handed_descriptor_that_is_no_listening_socket(tmp_path: Path) -> None
     assert done.returncode == 1
     assert "descriptor 3, which the service manager handed over, is no socket" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_without_the_process_that_makes_workers_the_server_ends_and_says_so(tmp_path: Path, hub: FaultyRegistry) -> None:
+    debark = DebarkProcess(tmp_path, {HUB: hub.url}, SETTINGS)
+    await asyncio.to_thread(debark.start)
+    workers = debark.worker_pids()
+    os.kill(parent_of(workers[0]), signal.SIGKILL)
+    await asyncio.sleep(0.5)
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        await asyncio.to_thread(debark.stop)
+    assert "the process that makes workers has died" in debark.output()
+    await asyncio.to_thread(wait_until, lambda: not any(map(is_alive, workers)), 20, lambda: "workers live on")
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

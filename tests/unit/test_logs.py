@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,3 +155,23 @@ def test_a_closed_terminal_is_survived() -> None:
     log.info("event")
     logs.close()
     assert logs.dropped == 1
+
+
+def test_a_long_line_goes_out_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes write the same file."""
+    written: list[bytes] = []
+    write = os.write
+
+    def watched(descriptor: int, data: bytes) -> int:
+        written.append(data)
+        return write(descriptor, data)
+
+    logs = Logs(LogOptions(file=tmp_path / "log", worker=3), io.StringIO())
+    monkeypatch.setattr(os, "write", watched)
+    log.info("long", text="x" * 100_000)
+    logs.close()
+    monkeypatch.undo()
+
+    (line,) = (tmp_path / "log").read_bytes().splitlines(keepends=True)
+    assert line in written
+    assert json.loads(line)["worker"] == 3

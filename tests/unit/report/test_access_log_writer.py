@@ -51,6 +51,33 @@ def test_a_line_cut_by_a_crash_spoils_no_other(tmp_path: Path) -> None:
     assert parse_line(path.read_text().splitlines()[1]) == LAYER
 
 
+def test_a_line_that_another_process_leaves_incomplete_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "access.jsonl"
+    log = AccessLog(path)
+    log.write(MANIFEST)
+    wait_until(lambda: path.stat().st_size > 0)
+    with path.open("a") as other:
+        other.write(format_line(MANIFEST)[:40])
+    log.write(LAYER)
+    log.close()
+    first, _, last = path.read_text().splitlines()
+    assert [parse_line(first), parse_line(last)] == [MANIFEST, LAYER]
+
+
+def test_several_writers_and_a_rotation_leave_whole_lines_only(tmp_path: Path) -> None:
+    path = tmp_path / "access.jsonl"
+    logs = [AccessLog(path) for _ in range(3)]
+    for number in range(6000):
+        logs[number % 3].write(replace(LAYER, request_id=str(number)))
+        if number in (2000, 4000):
+            wait_until(lambda: path.exists() and path.stat().st_size > 0)
+            path.rename(tmp_path / f"access.jsonl.{number}")
+    for log in logs:
+        log.close()
+    lines = [line for file in tmp_path.iterdir() for line in file.read_text().splitlines()]
+    assert sorted(int(parse_line(line).request_id) for line in lines) == list(range(6000))
+
+
 @pytest.mark.parametrize("how", ["moved", "deleted"])
 def test_rotation_needs_no_signal(tmp_path: Path, how: str) -> None:
     path = tmp_path / "access.jsonl"
