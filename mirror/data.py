@@ -6,7 +6,7 @@ cvmfs/<fqrn>/       the CVMFS repositories, servable by any web server
 spool/<fqrn>/       the publisher's own files of a repository: settings, checksum of the reference log, lock
 keys/               signing keys; readable only by the publisher's user
 log/                access.jsonl, debark.log, publisher.log
-run/                address (where the mirror listens), publisher.lock
+run/                address (where the mirror listens), publisher.lock, turns (mirror.fetch.turns)
 """
 
 from __future__ import annotations
