@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from importlib.metadata import version
@@ -18,11 +19,8 @@ from mirror.config.options import data_option, file_option, log_level_option, up
 from mirror.errors import InvalidInput, MirrorError
 from mirror.logs import Logs
 from mirror.report.command import report
-from mirror.serve import Invocation, serve
 from mirror.service_manager import ServiceManager
 from mirror.where import where
-from mirror.workers.nursery import begin_nursery
-from mirror.workers.worker import work
 
 EXIT_CANNOT_START = 1
 EXIT_BAD_SETTINGS = 2
@@ -55,6 +53,14 @@ def serve_command(
     Without any option it mirrors the well-known public registries, listens on loopback, and makes two CVMFS repositories with
     their keys below its data directory. SIGHUP makes it read the configuration file again, without a request refused or cut.
     """
+    # Nothing of what is loaded here is garbage, and it stays: a collection would cost time now, and later each process a copy.
+    gc.disable()
+    from mirror.serve import Invocation, serve  # noqa: PLC0415 - no other command needs it
+    from mirror.workers.nursery import begin_nursery  # noqa: PLC0415
+    from mirror.workers.worker import work  # noqa: PLC0415
+
+    gc.freeze()
+    gc.enable()
     overrides = Overrides(data=data, listen=listen, workers=workers, upstreams=upstreams, log_level=log_level)
     try:
         settings = load(file, overrides)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import selectors
 import signal
@@ -95,9 +94,6 @@ class Nursery:
 def begin_nursery(work: Work) -> Nursery:
     """Fork the nursery; to be called before the process has a second thread or an event loop. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # What is there stays there: a collection that wrote into each object's header would copy all of it.
-    gc.collect()
-    gc.freeze()
     pid = os.fork()
     if not pid:
         _end(lambda: _tend(theirs, work))

@@ -302,3 +302,24 @@ async def test_without_the_process_that_makes_workers_the_server_ends_and_says_s
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def test_the_publisher_is_started_again_for_settings_that_concern_it(tmp_path: Path, hub: FaultyRegistry) -> None:
+    settings = "[store]\nmin_free = 0\n"
+    async with serving(tmp_path, hub, settings) as debark:
+        await asyncio.to_thread(wait_until, lambda: len(debark.publisher_pids()) == 1, 30, debark.output)
+        (first,) = debark.publisher_pids()
+        debark.reload(settings + "[tags]\nttl = 5\n")
+        await asyncio.to_thread(debark.wait_for_log, "settings_changed")
+        assert debark.publisher_pids() == [first]
+
+        debark.reload(settings + "[publish]\nbatch = 7\n")
+        await asyncio.to_thread(debark.wait_for_log, "publisher_started", 2)
+        await asyncio.to_thread(wait_until, lambda: len(debark.publisher_pids()) == 1, 30, debark.output)
+        assert debark.publisher_pids() != [first]
+        assert (await asyncio.to_thread(debark.get, "/healthz")).json()["parts"]["publisher"] == "ok"
+
+        debark.reload(settings + "[publish]\nenabled = false\n")
+        await asyncio.to_thread(debark.wait_for_log, "settings_changed", 3)
+        await asyncio.to_thread(wait_until, lambda: not debark.publisher_pids(), 30, debark.output)
+        assert "publisher" not in (await asyncio.to_thread(debark.get, "/healthz")).json()["parts"]
