@@ -1,7 +1,8 @@
 """Metrics of several processes put together, so that whichever of them is asked answers for the server. Pure.
 
 Counters and histograms are added up. What each process has for itself (memory, connections) gets its worker's number as a label.
-Of any other gauge the largest value counts: only one process looks after it, or all of them see the same.
+Gauges of what goes on in each process are added up. What an upstream still grants is the least that any of them was told. Of any
+other gauge the largest value counts: only one process looks after it, or all of them see the same.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from prometheus_client.registry import Collector
 
 _OF_EACH_WORKER = ("process_", "debark_open_connections", "debark_fills_under_way")
 _ADDED = frozenset({"counter", "histogram"})
+_ADDED_GAUGES = frozenset({"debark_upstream_transfers"})
+_LEAST = frozenset({"debark_upstream_pulls_remaining"})
 
 
 class Sample(TypedDict):
@@ -63,7 +66,7 @@ def added(snapshots: Iterable[Snapshot]) -> Snapshot:
     for family in (family for snapshot in snapshots for family in snapshot):
         name = family["name"]
         families.setdefault(name, family)
-        put: Callable[[float, float], float] = float.__add__ if family["type"] in _ADDED and not _is_own(family) else max
+        put = _rule(family)
         found = values.setdefault(name, {})
         for sample in family["samples"]:
             key = sample["name"], tuple(sample["labels"].items())
@@ -91,6 +94,14 @@ class _Collected(Collector):
             for sample in family["samples"]:
                 metric.add_sample(sample["name"], sample["labels"], sample["value"])
             yield metric
+
+
+def _rule(family: Family) -> Callable[[float, float], float]:
+    """What becomes of two values under the same labels."""
+    if family["name"] in _LEAST:
+        return min
+    is_added = family["type"] in _ADDED or family["name"] in _ADDED_GAUGES
+    return float.__add__ if is_added and not _is_own(family) else max
 
 
 def _is_own(family: Family) -> bool:

@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mirror.jobs.model import State
 from mirror.metrics import Metrics
-from mirror.snapshot import Snapshot, added, exposition, lasting, of_worker
+from mirror.snapshot import Family, Snapshot, added, exposition, lasting, of_worker
 
 
 def values(snapshot: Snapshot) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -73,3 +73,13 @@ def test_a_process_that_has_ended_leaves_its_counters_and_nothing_else() -> None
     assert found["debark_requests_total", (("cache", "hit"), ("kind", "blob"), ("status", "200"))] == 5
     assert ("debark_open_connections", (("worker", "1"),)) not in found
     assert ("process_cpu_seconds_total", (("worker", "1"),)) not in found
+
+
+def test_each_gauge_has_its_own_rule() -> None:
+    def gauge(name: str, value: float) -> Family:
+        return {"name": name, "help": "", "type": "gauge", "samples": [{"name": name, "labels": {}, "value": value}]}
+
+    names = ("debark_upstream_transfers", "debark_upstream_pulls_remaining", "debark_disk_free_bytes")
+    found = values(added([[gauge(name, value) for name in names] for value in (3, 5)]))
+
+    assert [found[name, ()] for name in names] == [8, 3, 5]
