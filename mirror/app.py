@@ -59,9 +59,9 @@ from mirror.store.evictor import Evictor
 from mirror.store.indexes import Indexes
 from mirror.store.links import Links
 from mirror.store.tags import Tags
-from mirror.upstream.auth import TokenCache
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.session import open_session
+from mirror.upstream.token_cache import TokenCache
 
 USER_AGENT = f"debark/{version('debark')}"
 

@@ -15,10 +15,10 @@ from mirror.config.models import Config
 from mirror.fetch.blobs import BlobFetcher
 from mirror.oci.reference import RepositoryName
 from mirror.store.blobs import BlobStore
-from mirror.upstream.auth import TokenCache
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.model import Upstream
 from mirror.upstream.session import open_session
+from mirror.upstream.token_cache import TokenCache
 from publisher.foreign import ForeignLayers
 from publisher.proof import Proof, ProofSettings
 from publisher.public import PublicContent
