@@ -35,6 +35,7 @@ from mirror.observe.nested import Fetch, NestedIndexes
 from mirror.observe.recorder import Recorder
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, RepositoryName, canonical_registry
+from mirror.private import open_logins, open_rights
 from mirror.proxy.access import Access
 from mirror.proxy.admission import bounded_requests
 from mirror.proxy.blob_response import SendLimits
@@ -51,6 +52,7 @@ from mirror.proxy.routes import UpstreamNames
 from mirror.proxy.status import HealthProbe, StatusApi
 from mirror.proxy.tokens import Issuer, TokenVerifier
 from mirror.proxy.warm import WarmAnswers
+from mirror.proxy.ways import Way
 from mirror.report.accesslog import RequestKind
 from mirror.state.engine import Database
 from mirror.state.migrate import migrate
@@ -116,18 +118,18 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         stack.push_async_callback(listings.close)
         default = canonical_registry(config.default_upstream)
         names = UpstreamNames(wiring.upstream_names(config), default, wiring.server_names(config))
-        access = Access(links, clients, guards)
+        ways = {name: Way(client, manifests, blobs, listings) for name, client in clients.items()}
+        access = Access(links, ways, guards, await open_rights(config, guards, stack))
+        logins = open_logins(config, names)
         registry = Registry(
             upstreams=names,
-            clients=clients,
             access=access,
-            manifests=manifests,
-            blobs=blobs,
-            discovery=Discovery(clients, access, listings),
+            discovery=Discovery(access),
             publications=publications,
             pulls=pulls if config.publish.enabled else None,
             limits=SendLimits(config.server.slow_bytes, config.server.slow_time),
             warm=WarmAnswers(min(1.0, config.tags.ttl)),
+            logins=logins,
         )
         probes = _probes(store, blobs, statuses) | ({"publisher": publisher_probe} if publisher_probe else {})
         probes |= _publisher_probes(conditions) if config.publish.enabled else {}
@@ -136,7 +138,7 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         middlewares = [answer_errors, _guard(config).middleware(), bounded_requests(config.server.max_requests)]
         application = web.Application(middlewares=middlewares)
         application.on_response_prepare.append(_sign)
-        application.add_routes([*registry.routes(), *status.routes()])
+        application.add_routes([*registry.routes(), *status.routes(), *(logins.routes() if logins else [])])
         application.router.add_get(
             "/cvmfs/{fqrn}/{path:.+}", CvmfsFiles(config.data / "cvmfs", send_seconds=config.server.slow_time).get
         )
@@ -182,7 +184,7 @@ async def _open_clients(
     guards = {
         name: client(name, anonymous=True)
         for name, upstream in known.items()
-        if upstream.credential is not None and config.upstreams[name].private == "refuse"
+        if (private := config.upstreams[name].private) == "client" or (private == "refuse" and upstream.credential is not None)
     }
     for opened in (*clients.values(), *guards.values()):
         stack.push_async_callback(opened.close)
