@@ -68,6 +68,8 @@ from mirror.upstream.token_cache import TokenCache
 USER_AGENT = f"debark/{version('debark')}"
 
 _DRAIN_SECONDS = 10.0
+_LONGEST_FORM = 64 << 10
+"""Bytes; nothing else that a client sends has a body that is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         status = StatusApi(statuses, repositories, names, config.server.public_url, probes, pins=Pins(database))
         metrics.watch_disk(DataDirectory(config.data).free_bytes)
         middlewares = [answer_errors, _guard(config).middleware(), bounded_requests(config.server.max_requests)]
-        application = web.Application(middlewares=middlewares)
+        application = web.Application(middlewares=middlewares, client_max_size=_LONGEST_FORM)
         application.on_response_prepare.append(_sign)
         application.add_routes([*registry.routes(), *status.routes(), *(logins.routes() if logins else [])])
         application.router.add_get(

@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from mirror.upstream.model import Credential, Failure, UpstreamUnavailable
 log = structlog.get_logger()
 
 _MOST_BYTES = 64 * 1024
+_END_SECONDS = 5.0
 _NOT_FOUND = "credentials not found"
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 """Seconds between two calls of a helper that fails; they double."""
@@ -110,21 +113,23 @@ class CredentialHelper:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
             )
         except OSError as error:
             raise self._broken(f"cannot be run: {error.strerror}") from error
+        has_ended = False
         try:
             async with asyncio.timeout(self._limits.timeout):
                 output = await _exchange(process, f"{server}\n".encode())
+                if len(output) > _MOST_BYTES:
+                    raise self._broken(f"answers with more than {_MOST_BYTES} bytes")
                 status = await process.wait()
+                has_ended = True
         except TimeoutError as error:
             raise self._broken(f"does not answer within {self._limits.timeout:g} s") from error
         finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if len(output) > _MOST_BYTES:
-            raise self._broken(f"answers with more than {_MOST_BYTES} bytes")
+            if not has_ended:
+                await _end(process)
         if status != 0:
             if _NOT_FOUND in output.decode(errors="replace").lower():
                 return None
@@ -160,6 +165,15 @@ async def _exchange(process: asyncio.subprocess.Process, question: bytes) -> byt
     output = b""
     while len(output) <= _MOST_BYTES and (piece := await stdout.read(_MOST_BYTES + 1 - len(output))):
         output += piece
-    if len(output) > _MOST_BYTES:
-        process.kill()
     return output
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End the program and all that it has started; only then its output ends, and the pipe can be closed."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_SECONDS):
+            while process.stdout is not None and await process.stdout.read(_MOST_BYTES):
+                continue
+            await process.wait()
