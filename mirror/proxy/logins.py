@@ -12,6 +12,7 @@ The mirror cannot tell by itself whether a password is right: the upstream says 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ ANONYMOUS = f"Bearer {ANONYMOUS_TOKEN}"
 """The `Authorization` of clients that asked for a token without a credential."""
 
 _SERVICE = "debark"
+_FORM_SECONDS = 10.0
 _MAX_USER, _MAX_SECRET, _MAX_SCOPES = 255, 4096, 16
 """Characters, so that a token fits into a header."""
 
@@ -174,4 +176,9 @@ async def _form(request: web.Request) -> dict[str, str]:
     """Raises InvalidInput."""
     if request.content_type != "application/x-www-form-urlencoded":
         raise InvalidInput("a form is expected: application/x-www-form-urlencoded")
-    return {key: value for key, value in (await request.post()).items() if isinstance(value, str)}
+    try:
+        async with asyncio.timeout(_FORM_SECONDS):
+            fields = await request.post()
+    except TimeoutError as error:
+        raise InvalidInput(f"the form did not come within {_FORM_SECONDS:g} s") from error
+    return {key: value for key, value in fields.items() if isinstance(value, str)}
