@@ -12,32 +12,35 @@ from mirror.proxy.client_address import AddressRanges
 
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 
-NO_PROXIES = AddressRanges()
 
-
-def own_url(request: web.Request, public_url: str, proxies: AddressRanges = NO_PROXIES) -> str:
+def own_url(request: web.Request, public_url: str, proxies: AddressRanges | None = None) -> str:
     """Of this mirror, without a slash at the end. public_url: as configured; empty where the address that was used is good.
 
-    proxies: which say truly whether the client came by TLS. What a request says of itself ends in files that shells read, and in
-    headers: nothing but a host and a port, or InvalidInput.
+    proxies: which say truly whether the client came by TLS; None if that does not matter. What a request says of itself ends in
+    files that shells read, and in headers: nothing but a host and a port, or InvalidInput.
     """
     if public_url:
         return public_url
     if not _HOST.fullmatch(request.host):
         raise InvalidInput("the Host header is not a host name with or without port")
-    return f"{_forwarded_scheme(request, proxies) or request.scheme}://{request.host}"
+    scheme = _forwarded_scheme(request, proxies) if proxies is not None else None
+    return f"{scheme or request.scheme}://{request.host}"
 
 
 def is_confidential(request: web.Request, proxies: AddressRanges) -> bool:
-    """Whether passwords may come with this request: by TLS, through a trusted proxy that has it by TLS, or from this machine."""
+    """Whether passwords may come with this request: by TLS, through a proxy that has it by TLS, or from this machine.
+
+    A proxy is believed if it is among those, or on this machine: what it says wrongly harms who sent the password.
+    """
     forwarded = _forwarded_scheme(request, proxies)
     return forwarded == "https" if forwarded is not None else request.secure or _is_loopback(request.remote or "")
 
 
 def _forwarded_scheme(request: web.Request, proxies: AddressRanges) -> str | None:
-    """The scheme, http or https, as a trusted proxy says, http if it says nothing; None if the request came through none."""
+    """The scheme, http or https, as a proxy says, http if it says nothing; None if the request came through none."""
+    peer = request.remote or ""
     stated = request.headers.getall("X-Forwarded-Proto", [])
-    if (request.remote or "") not in proxies or not (stated or "X-Forwarded-For" in request.headers):
+    if not (peer in proxies or _is_loopback(peer)) or not (stated or "X-Forwarded-For" in request.headers):
         return None
     return "https" if stated and stated[-1].rpartition(",")[2].strip().lower() == "https" else "http"
 

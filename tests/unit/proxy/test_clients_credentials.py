@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from sqlalchemy import text
 
 from mirror.config import wiring
@@ -20,6 +21,8 @@ from mirror.config.relations import contradictions
 from mirror.errors import InvalidInput
 from mirror.oci.challenge import find_bearer, parse_challenges
 from mirror.oci.digest import Digest
+from mirror.proxy.client_address import AddressRanges
+from mirror.proxy.own_address import is_confidential
 from mirror.proxy.seal import Seal, seal_key
 from mirror.state.engine import Database
 from mirror.upstream.model import Credential
@@ -311,8 +314,9 @@ async def test_an_upstream_that_takes_no_clients_credentials_gets_none(tmp_path:
             assert asked_as_anybody(second)
 
 
-async def test_passwords_are_not_taken_where_others_can_read_them(tmp_path: Path) -> None:
-    async with passing(tmp_path, access={"trusted_proxies": ["127.0.0.1"]}) as (mirror, _):
+@pytest.mark.parametrize("proxies", [["127.0.0.1"], []])
+async def test_passwords_are_not_taken_where_others_can_read_them(tmp_path: Path, proxies: list[str]) -> None:
+    async with passing(tmp_path, access={"trusted_proxies": proxies}) as (mirror, _):
         by_http, by_tls = {"X_Forwarded_For": "198.51.100.7"}, {"X_Forwarded_For": "198.51.100.7", "X_Forwarded_Proto": "https"}
         for path in (f"/v2/{PRIVATE}/manifests/1", f"/_debark/v1/token?scope=repository:{PRIVATE}:pull"):
             answer = await mirror.get(path, Authorization=basic(*ADA), **by_http)
@@ -395,6 +399,27 @@ async def test_no_secret_is_in_any_log(tmp_path: Path, capfd: pytest.CaptureFixt
 async def test_it_cannot_be_used_together_with_users_of_the_mirror() -> None:
     config = Config.model_validate({"access": {"users_file": "users"}, "upstreams": {HUB: {"url": "http://x", **CLIENT}}})
     assert [place for place, words in contradictions(config) if "one user and password" in words] == [("access", "users_file")]
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "confidential"),
+    [
+        ("127.0.0.1", {}, True),
+        ("::1", {}, True),
+        ("::ffff:127.0.0.1", {}, True),
+        ("192.0.2.7", {}, False),
+        ("192.0.2.7", {"X-Forwarded-Proto": "https"}, False),  # A stranger says so.
+        ("10.0.0.7", {"X-Forwarded-Proto": "https"}, True),
+        ("10.0.0.7", {"X-Forwarded-Proto": "https, http"}, False),
+        ("10.0.0.7", {"X-Forwarded-For": "192.0.2.7"}, False),
+        ("10.0.0.7", {}, False),
+        ("127.0.0.1", {"X-Forwarded-Proto": "http"}, False),
+        ("", {}, False),
+    ],
+)
+def test_where_others_could_read_along(peer: str, headers: dict[str, str], confidential: bool) -> None:
+    request = make_mocked_request("GET", "/v2/", headers).clone(remote=peer)
+    assert is_confidential(request, AddressRanges.parse(["10.0.0.0/8"])) is confidential
 
 
 def test_seals_are_for_one_mirror_and_a_short_time(tmp_path: Path) -> None:
