@@ -69,6 +69,8 @@ class Access:
         # When each repository was last seen to be public.
         self._public: TTLCache[RepositoryName, float] = TTLCache(remembered, max(longest, seconds), timer)
         self._confirmed: TTLCache[tuple[RepositoryName, Digest], int | None] = TTLCache(remembered, seconds, timer)
+        # The right to the repository is looked at each time, and a blob's place does not change: so that an outage is survived.
+        self._confirmed_private: TTLCache[tuple[RepositoryName, Digest], int | None] = TTLCache(remembered, longest, timer)
 
     async def check_manifest(self, name: RepositoryName, reference: Reference, visitor: Visitor = ANYBODY) -> Way:
         """Raise Denied or NotFound if the visitor must not read it; Unauthenticated if a credential may help; Unavailable."""
@@ -88,10 +90,11 @@ class Access:
             if linked is not None:
                 return way, linked.size
         key = (name, digest)
+        confirmed = self._confirmed_private if way.is_private else self._confirmed
         with contextlib.suppress(KeyError):
-            return way, self._confirmed[key]
+            return way, confirmed[key]
         size = await way.client.head_blob(name.repository, digest)
-        self._confirmed[key] = size
+        confirmed[key] = size
         return way, size
 
     async def _way(self, name: RepositoryName, visitor: Visitor, ask: _Ask) -> Way:

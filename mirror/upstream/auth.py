@@ -34,6 +34,7 @@ DEFAULT_LIFETIME = 60.0
 """Seconds that a token is good for if its service does not say (token specification, "expires_in")."""
 MAX_ANSWER_BYTES = 256 * 1024
 _CLIENT_ID = "debark"
+_BASIC = "Basic "
 
 
 class Authenticator:
@@ -80,6 +81,17 @@ class Authenticator:
         header, _ = await self._flights.run(key, lambda: self._obtain(key, challenges, refused, credential))
         return header
 
+    async def judged(self, repository: str, authorization: str, *, is_refused: bool) -> CredentialRefused | None:
+        """What the upstream's answer to this value means for its holder: of Basic, nothing else tells whether it is right."""
+        if not authorization.startswith(_BASIC):
+            return None
+        key = self._key(repository, await self._credential(repository))
+        if not is_refused:
+            self._cache.accept(key)
+            return None
+        self._cache.drop(key, authorization)
+        return self._refused(key)
+
     async def close(self) -> None:
         """Give up what is under way."""
         for renewal in self._renewals:
@@ -115,7 +127,7 @@ class Authenticator:
         bearer = find_bearer(challenges)
         if bearer is None:
             header = self._basic(key, challenges, refused, credential)
-            self._cache.put(key, header, float("inf"))
+            self._cache.put(key, header, float("inf"), is_proven=False)
             return header
         query = {"scope": bearer.scope or key.scope, **({"service": bearer.service} if bearer.service else {})}
         request = TokenRequest(self._realm(bearer), query)
@@ -135,10 +147,13 @@ class Authenticator:
             raise Denied(f"upstream {name} wants a user name and password, and none is used for this")
         header = _basic_header(credential)
         if header == refused:
-            error = CredentialRefused(f"upstream {name} refuses the user name and password that are used for it")
-            self._cache.fail(key, error)
-            raise error
+            raise self._refused(key)
         return header
+
+    def _refused(self, key: TokenKey) -> CredentialRefused:
+        error = CredentialRefused(f"upstream {self._upstream.name} refuses the user name and password that are used for it")
+        self._cache.fail(key, error)
+        return error
 
     def _realm(self, bearer: BearerChallenge) -> URL:
         try:
@@ -193,7 +208,7 @@ class Authenticator:
 
 def _basic_header(credential: Credential) -> str:
     pair = f"{credential.username}:{credential.password}".encode()
-    return f"Basic {base64.b64encode(pair).decode()}"
+    return f"{_BASIC}{base64.b64encode(pair).decode()}"
 
 
 def _read_token(body: bytes, where: str) -> tuple[str, float]:

@@ -77,13 +77,21 @@ class TokenCache:
                 return held.header
         return None
 
-    def put(self, key: TokenKey, header: str, lifetime: float, request: TokenRequest | None = None) -> None:
+    def put(
+        self, key: TokenKey, header: str, lifetime: float, request: TokenRequest | None = None, *, is_proven: bool = True
+    ) -> None:
         """Keep a token for its lifetime in seconds, less what a request may take: a fifth of it, 30 s at most.
 
-        request: how to get another one, which is to be done in the last fifth of that time.
+        request: how to get another one, which is to be done in the last fifth of that time. is_proven: whether the credential was
+        right to get it.
         """
         usable = lifetime - min(lifetime / 5, 30.0)
         self._held[key] = _Held(header, None, usable, request, self._clock() + usable * 0.8)
+        if is_proven:
+            self.accept(key)
+
+    def accept(self, key: TokenKey) -> None:
+        """The credential is right."""
         self._accepted[key.whole] = True
         for refused in (key, key.whole):
             self._refusals.pop(refused, None)

@@ -75,7 +75,13 @@ class Transport:
             challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
             response.release()
         authorization = await self._authenticator.answer(challenges, repository, authorization)
-        return await self._follow(method, start, headers, authorization, what=what, endless=endless)
+        response = await self._follow(method, start, headers, authorization, what=what, endless=endless)
+        is_refused = response.status == 401 and response.url.origin() == start.origin()
+        refusal = await self._authenticator.judged(repository, authorization, is_refused=is_refused)
+        if refusal is not None:
+            response.release()
+            raise refusal
+        return response
 
     async def _follow(
         self, method: str, start: URL, headers: Mapping[str, str], authorization: str | None, *, what: str, endless: bool
