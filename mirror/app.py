@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -38,6 +38,7 @@ from mirror.observe.nested import Fetch, NestedIndexes
 from mirror.observe.recorder import Recorder
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, RepositoryName, canonical_registry
+from mirror.private import open_logins, open_rights
 from mirror.proxy.access import Access
 from mirror.proxy.admission import bounded_requests
 from mirror.proxy.blob_response import SendLimits
@@ -54,6 +55,7 @@ from mirror.proxy.routes import UpstreamNames
 from mirror.proxy.status import HealthProbe, StatusApi, gathered
 from mirror.proxy.tokens import Issuer, TokenVerifier
 from mirror.proxy.warm import WarmAnswers
+from mirror.proxy.ways import Way
 from mirror.report.accesslog import RequestKind
 from mirror.snapshot import Snapshot, exposition
 from mirror.state.engine import Database
@@ -63,14 +65,16 @@ from mirror.store.evictor import Evictor
 from mirror.store.indexes import Indexes
 from mirror.store.links import Links
 from mirror.store.tags import Tags
-from mirror.upstream.auth import TokenCache
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.session import open_session
+from mirror.upstream.token_cache import TokenCache
 
 USER_AGENT = f"debark/{version('debark')}"
 
 _DRAIN_SECONDS = 10.0
 _STORE_SECONDS = 2.0
+_LONGEST_FORM = 64 << 10
+"""Bytes; nothing else that a client sends has a body that is read."""
 
 
 class Server(Protocol):
@@ -143,18 +147,18 @@ async def open_mirror(
         stack.push_async_callback(listings.close)
         default = canonical_registry(config.default_upstream)
         names = UpstreamNames(wiring.upstream_names(config), default, wiring.server_names(config))
-        access = Access(links, clients, guards)
+        ways = {name: Way(client, manifests, blobs, listings) for name, client in clients.items()}
+        access = Access(links, ways, guards, await open_rights(config, guards, stack, has_chores=has_chores))
+        logins = open_logins(config, names)
         registry = Registry(
             upstreams=names,
-            clients=clients,
             access=access,
-            manifests=manifests,
-            blobs=blobs,
-            discovery=Discovery(clients, access, listings),
+            discovery=Discovery(access),
             publications=publications,
             pulls=pulls if config.publish.enabled else None,
             limits=SendLimits(config.server.slow_bytes, config.server.slow_time),
             warm=WarmAnswers(min(1.0, config.tags.ttl)),
+            logins=logins,
         )
         probes = _probes(store, blobs, statuses) | (_publisher_probes(conditions) if config.publish.enabled else {})
         status = StatusApi(
@@ -169,16 +173,20 @@ async def open_mirror(
         )
         metrics.watch_disk(DataDirectory(config.data).free_bytes)
         metrics.watch_fills(lambda: blobs.active_fills)
-        middlewares = [answer_errors, _guard(config).middleware(), bounded_requests(config.server.max_requests)]
-        application = web.Application(middlewares=middlewares)
-        application.on_response_prepare.append(_sign)
-        application.add_routes([*registry.routes(), *status.routes()])
-        application.router.add_get(
-            "/cvmfs/{fqrn}/{path:.+}", CvmfsFiles(config.data / "cvmfs", send_seconds=config.server.slow_time).get
-        )
-        if config.metrics.enabled:
-            application.router.add_get("/metrics", _metrics_handler(metrics, server))
-        yield Mirror(application, probes)
+        routes = [*registry.routes(), *status.routes(), *(logins.routes() if logins else [])]
+        yield Mirror(_application(config, routes, _metrics_handler(metrics, server)), probes)
+
+
+def _application(config: Config, routes: Sequence[web.RouteDef], metrics_handler: Handler) -> web.Application:
+    middlewares = [answer_errors, _guard(config).middleware(), bounded_requests(config.server.max_requests)]
+    application = web.Application(middlewares=middlewares, client_max_size=_LONGEST_FORM)
+    application.on_response_prepare.append(_sign)
+    application.add_routes(routes)
+    cvmfs = CvmfsFiles(config.data / "cvmfs", send_seconds=config.server.slow_time)
+    application.router.add_get("/cvmfs/{fqrn}/{path:.+}", cvmfs.get)
+    if config.metrics.enabled:
+        application.router.add_get("/metrics", metrics_handler)
+    return application
 
 
 def _evictor(config: Config, store: BlobStore, database: Database, metrics: Metrics) -> Evictor:
@@ -218,7 +226,7 @@ async def _open_clients(
     guards = {
         name: client(name, anonymous=True)
         for name, upstream in known.items()
-        if upstream.credential is not None and config.upstreams[name].private == "refuse"
+        if (private := config.upstreams[name].private) == "client" or (private == "refuse" and upstream.credential is not None)
     }
     for opened in (*clients.values(), *guards.values()):
         stack.push_async_callback(opened.close)

@@ -2,11 +2,13 @@
 
 blobs/ parts/       cached content (mirror.store.layout)
 state.sqlite        names and jobs, unless they are in PostgreSQL (mirror.state)
+private/<upstream>/ what clients read with credentials of their own: a store for each such upstream (mirror.private)
 cvmfs/<fqrn>/       the CVMFS repositories, servable by any web server
 spool/<fqrn>/       the publisher's own files of a repository: settings, checksum of the reference log, lock
 keys/               signing keys; readable only by the publisher's user
 log/                access.jsonl, debark.log, publisher.log
-run/                address (where the mirror listens), publisher.lock, turns (mirror.fetch.turns)
+run/                address (where the mirror listens), publisher.lock, turns (mirror.fetch.turns), token_key (seals clients'
+                    credentials)
 """
 
 from __future__ import annotations
@@ -33,6 +35,11 @@ class DataDirectory:
     def spool(self) -> Path:
         """One directory a CVMFS repository, by its fqrn."""
         return self._made("spool", 0o700)
+
+    @property
+    def private(self) -> Path:
+        """Content that is not for everybody, one directory an upstream."""
+        return self._made("private", 0o700)
 
     @property
     def keys(self) -> Path:

@@ -48,7 +48,14 @@ class Unavailable(MirrorError):
 
 
 class Unauthenticated(Denied):
-    """Nobody knows who asks, and only who is known may."""
+    """Nobody knows who asks, and only who is known may.
+
+    challenge: how to say who one is, as the value of `WWW-Authenticate`; None: by name and password.
+    """
+
+    def __init__(self, message: str, challenge: str | None = None) -> None:
+        super().__init__(message)
+        self.challenge = challenge
 
 
 class TooManyRequests(Unavailable):

@@ -13,11 +13,13 @@ from typing import Any
 HIDDEN = "[hidden]"
 
 _SECRET_KEY = re.compile(
-    r"(?:^|[_-])(?:(?:proxy[_-])?authorization|pass(?:word|wd)?|secret|token|cookie|private[_-]?key|masterkey)$", re.IGNORECASE
+    r"(?:^|[_-])(?:(?:proxy[_-])?authorization|pass(?:word|wd)?|secret|(?:identity)?token|cookie|private[_-]?key|masterkey)$",
+    re.IGNORECASE,
 )
 _PATTERNS = (
     (re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{4,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), HIDDEN),
+    (re.compile(r"\bgAAAA[A-Za-z0-9_-]{40,}={0,2}"), HIDDEN),
     (re.compile(r"(://)[^/@\s\"']+@"), rf"\1{HIDDEN}@"),
     (
         re.compile(
@@ -26,7 +28,12 @@ _PATTERNS = (
         ),
         rf"\1{HIDDEN}",
     ),
-    (re.compile(r"(\b(?:password|passwd|secret|token)[\"']?\s*[=:]\s*)[\"']?[^\s\"',;&}]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (
+        re.compile(
+            r"(\b(?:[a-z]+_)?(?:password|passwd|secret|(?:identity)?token)[\"']?\s*[=:]\s*)[\"']?[^\s\"',;&}]+", re.IGNORECASE
+        ),
+        rf"\1{HIDDEN}",
+    ),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), HIDDEN),
 )
 _DEEPEST = 6

@@ -10,15 +10,15 @@ from importlib.metadata import version
 import structlog
 
 from mirror.config import wiring
-from mirror.config.mistakes import ConfigError
 from mirror.config.models import Config
+from mirror.errors import InvalidInput
 from mirror.fetch.blobs import BlobFetcher
 from mirror.oci.reference import RepositoryName
 from mirror.store.blobs import BlobStore
-from mirror.upstream.auth import TokenCache
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.model import Upstream
 from mirror.upstream.session import open_session
+from mirror.upstream.token_cache import TokenCache
 from publisher.foreign import ForeignLayers
 from publisher.proof import Proof, ProofSettings
 from publisher.public import PublicContent
@@ -82,7 +82,7 @@ def _with_credentials(config: Config) -> list[Upstream]:
     """Upstreams for which this process has a credential; a publisher under a user of its own may not read the files."""
     try:
         known = wiring.upstreams(config)
-    except ConfigError as error:
+    except InvalidInput as error:
         log.warning("credentials_not_read", reason=str(error), effect="namespaces that are vouched for are read without them")
         return []
     return [upstream for upstream in known.values() if upstream.credential is not None]

@@ -27,6 +27,7 @@ _PATH_KEYS = frozenset(
         "access_file",
         "credentials_file",
         "data",
+        "docker_config",
         "file",
         "keys_file",
         "password_file",

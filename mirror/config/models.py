@@ -28,6 +28,7 @@ from mirror.config.values import (
     OptionalHttpUrl,
     PlatformName,
     RegistryName,
+    RepositoryPath,
     Size,
     StoragePlace,
     WholeSeconds,
@@ -87,6 +88,7 @@ class StoreSettings(Section):
     headroom: Size = Field(default=GIB, ge=0, le=100 << 40)
     live: Duration = Field(default=7 * DAY, ge=HOUR, le=365 * DAY)
     spared: Duration = Field(default=15 * MINUTE, ge=10 * MINUTE, le=30 * DAY)
+    private_size: Size = Field(default=20 * GIB, ge=64 * MIB, le=1 << 50)
 
 
 class FetchSettings(Section):
@@ -146,9 +148,20 @@ class AccessSettings(Section):
     trusted_proxies: tuple[Addresses, ...] = Field(default=(), max_length=1000)
     users_file: str = Field(default="", max_length=4000)
     issuers: dict[str, IssuerSettings] = Field(default={}, max_length=100)
+    rights: Duration = Field(default=MINUTE, ge=1, le=HOUR)
+    rights_kept: Duration = Field(default=HOUR, ge=1, le=DAY)
+    token_time: Duration = Field(default=5 * MINUTE, ge=MINUTE, le=HOUR)
+    wrong_passwords: Count = Field(default=20, ge=1, le=100_000)
     requests: Count = Field(default=1000, ge=1, le=100_000)
     rate: float = Field(default=50_000.0, ge=0.01, le=1_000_000)
     burst: Count = Field(default=100_000, ge=1, le=1_000_000)
+
+
+class NamespaceSettings(Section):
+    """[upstreams."NAME".namespaces."PATH"]: another account, for the repositories below a path of the registry."""
+
+    username: str = Field(min_length=1, max_length=255)
+    password_file: str = Field(min_length=1, max_length=4000)
 
 
 class UpstreamSettings(Section):
@@ -162,7 +175,12 @@ class UpstreamSettings(Section):
     allow_private_addresses: Flag = False
     username: str = Field(default="", max_length=255)
     password_file: str = Field(default="", max_length=4000)
-    private: Literal["refuse", "serve"] = "refuse"
+    docker_config: str = Field(default="", max_length=4000)
+    credential_helper: str = Field(default="", max_length=4000)
+    credential_time: Duration = Field(default=10 * MINUTE, ge=1, le=DAY)
+    helper_time: Duration = Field(default=10.0, ge=0.1, le=5 * MINUTE)
+    namespaces: dict[RepositoryPath, NamespaceSettings] = Field(default={}, max_length=1000)
+    private: Literal["refuse", "serve", "client"] = "refuse"
     max_transfers: Count = Field(default=16, ge=1, le=1000)
     attempts: Count = Field(default=3, ge=1, le=20)
     connect_timeout: Duration = Field(default=5.0, ge=0.1, le=5 * MINUTE)
@@ -325,6 +343,11 @@ class Config(Section):
     def active_upstreams(self) -> dict[str, UpstreamSettings]:
         """The upstreams that are switched on, by their canonical names."""
         return {name: upstream for name, upstream in self.upstreams.items() if upstream.enabled}
+
+    @property
+    def passes_credentials(self) -> bool:
+        """Whether clients' own credentials are used towards any upstream."""
+        return any(upstream.private == "client" for upstream in self.active_upstreams.values())
 
     @property
     def data(self) -> Path:

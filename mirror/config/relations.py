@@ -12,6 +12,7 @@ def contradictions(config: Config) -> Iterator[tuple[Place, str]]:
     """Every broken rule: the key to look at first, and what is wrong."""
     yield from _upstream_names(config)
     yield from _credentials(config)
+    yield from _clients_credentials(config)
     yield from _certificate(config)
     yield from _publishing(config)
 
@@ -49,8 +50,28 @@ def _credentials(config: Config) -> Iterator[tuple[Place, str]]:
         if bool(upstream.username) != bool(upstream.password_file):
             present, absent = ("username", "password_file") if upstream.username else ("password_file", "username")
             yield ("upstreams", name, present), f"'{present}' is of no use without '{absent}'"
-        if upstream.private == "serve" and not upstream.username:
-            yield ("upstreams", name, "private"), '"serve" is about what a credential can read, but there is no username'
+        sources = [key for key in ("username", "docker_config", "credential_helper") if getattr(upstream, key)]
+        if len(sources) > 1:
+            yield (
+                ("upstreams", name, sources[1]),
+                f"the credential comes from '{sources[0]}' already; only one of them can be used",
+            )
+        if upstream.private == "serve" and not sources and not upstream.namespaces:
+            yield ("upstreams", name, "private"), '"serve" is about what a credential can read, but there is none'
+
+
+def _clients_credentials(config: Config) -> Iterator[tuple[Place, str]]:
+    if not config.passes_credentials:
+        return
+    name = next(name for name, upstream in config.active_upstreams.items() if upstream.private == "client")
+    for key in ("users_file", "issuers"):
+        if getattr(config.access, key):
+            yield (
+                ("access", key),
+                f'cannot be used with private = "client" of upstream "{name}": a request has room for one user and password only',
+            )
+    if config.access.rights_kept < config.access.rights:
+        yield ("access", "rights_kept"), "is shorter than 'rights'"
 
 
 def _publishing(config: Config) -> Iterator[tuple[Place, str]]:

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Strict
 
 from mirror.errors import InvalidInput
 from mirror.oci.platform import Platform
-from mirror.oci.reference import canonical_registry
+from mirror.oci.reference import canonical_registry, check_repository
 
 _QUANTITY = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([A-Za-z]+)\s*", re.ASCII)
 _LISTEN = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})", re.ASCII)
@@ -119,6 +119,13 @@ def _registry(text: str) -> str:
     return canonical_registry(check_host(text))
 
 
+def _repository_path(text: str) -> str:
+    try:
+        return check_repository(text)
+    except InvalidInput as error:
+        raise ValueError("the beginning of repository names, such as our-team or our-team/internal") from error
+
+
 def _host_pattern(text: str) -> str:
     if not _HOST_PATTERN.fullmatch(text):
         raise ValueError("a host name, with * for any characters and a port if it matters, such as *.cdn.example.org")
@@ -170,6 +177,7 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 OptionalHttpUrl = Annotated[str, AfterValidator(_optional_http_url)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 RegistryName = Annotated[str, AfterValidator(_registry)]
+RepositoryPath = Annotated[str, AfterValidator(_repository_path)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 Fqrn = Annotated[str, AfterValidator(_fqrn)]
 PlatformName = Annotated[str, AfterValidator(_platform)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
+from mirror.config.credentials import credentials
 from mirror.config.load import read_secret
 from mirror.config.models import Config, UpstreamSettings
 from mirror.fetch.download import LONG_TRANSFERS, DownloadPolicy
@@ -17,21 +18,21 @@ from mirror.logs import LogOptions
 from mirror.oci.platform import Platform
 from mirror.state.engine import DatabaseSettings
 from mirror.store.eviction import EvictionPolicy
-from mirror.upstream.model import Credential, Upstream
+from mirror.upstream.model import Upstream
 from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy
 
 
 def upstreams(config: Config, *, anonymous: bool = False) -> dict[str, Upstream]:
     """The upstreams that are switched on, by name. anonymous: without credentials, whose files are then not read.
 
-    Raises ConfigError for a password file that cannot be read.
+    Raises InvalidInput for a file of credentials that cannot be used.
     """
     return {
         name: Upstream(
             name=name,
             base_url=settings.url,
             trusted_hosts=settings.trusted_hosts,
-            credential=None if anonymous else _credential(settings),
+            credential=None if anonymous else credentials(name, settings),
             connect_timeout=settings.connect_timeout,
             read_timeout=settings.read_timeout,
             max_transfers=settings.max_transfers,
@@ -130,9 +131,3 @@ def platforms(config: Config) -> tuple[Platform, ...]:
 def log_options(config: Config, worker: int | None = None) -> LogOptions:
     """Logging of one of the mirror's processes. worker: its number, if it is a worker."""
     return LogOptions(level=config.log.level, form=config.log.format, file=config.log_file, worker=worker)
-
-
-def _credential(settings: UpstreamSettings) -> Credential | None:
-    if not settings.username:
-        return None
-    return Credential(settings.username, read_secret(Path(settings.password_file)))

@@ -1,8 +1,10 @@
 """Who may read what through the mirror (design, rules of safety 1 and 2).
 
 A mirror that has a credential for an upstream can read more than its clients may. Unless the operator said that everybody may
-read what the credential can (`private = "serve"`), a repository is served only if the upstream gives it to an anonymous client.
-And a blob is served under a repository's name only if a manifest of that repository names it, or the upstream itself says so.
+read what the credential can (`private = "serve"`), a repository is served only if the upstream gives it to an anonymous client;
+or, with `private = "client"`, to a client whose own credential the upstream takes for it, by a way of its own.
+And a blob is served under a repository's name only if a manifest of that repository names it, or the upstream itself says so; of
+what is private only the latter counts.
 """
 
 from __future__ import annotations
@@ -15,13 +17,19 @@ from typing import Protocol
 import structlog
 from cachetools import TTLCache
 
-from mirror.errors import Denied, Unavailable
+from mirror.errors import Denied, NotFound, Unauthenticated, Unavailable
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Descriptor
 from mirror.oci.reference import Reference, RepositoryName
+from mirror.proxy.rights import Rights
+from mirror.proxy.visitor import ANYBODY, Visitor
+from mirror.proxy.ways import Way
 from mirror.upstream.client import UpstreamClient
+from mirror.upstream.model import Credential
 
 log = structlog.get_logger()
+
+_Ask = Callable[[UpstreamClient], Awaitable[object]]
 
 
 class Links(Protocol):
@@ -32,65 +40,98 @@ class Links(Protocol):
 
 
 class Access:
-    """Decides, remembering each answer for a while."""
+    """Decides, remembering each answer for a while. What may be read comes with the way to read it."""
 
     def __init__(
         self,
         links: Links,
-        clients: Mapping[str, UpstreamClient],
+        ways: Mapping[str, Way],
         guards: Mapping[str, UpstreamClient],
+        rights: Rights | None = None,
         *,
         remembered: int = 50_000,
         seconds: float = 600.0,
         longest: float = 86_400.0,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """clients: by registry, with the mirror's rights. guards: anonymous ones, where private content stays private.
+        """ways: by registry, with the mirror's rights. guards: anonymous ones, where private content stays private.
 
-        remembered, seconds: how many answers of upstreams are kept, and for how long. longest: seconds for which a repository
-        that was shown to be public counts as public while the upstream cannot be asked again.
+        rights: of clients with credentials of their own. remembered, seconds: how many answers of upstreams are kept, and for how
+        long. longest: seconds for which a repository that was shown to be public counts as public while the upstream cannot be
+        asked again.
         """
         self._links = links
-        self._clients = clients
+        self._ways = ways
         self._guards = guards
+        self._rights = rights or Rights({})
         self._seconds = seconds
         self._timer = timer
         # When each repository was last seen to be public.
         self._public: TTLCache[RepositoryName, float] = TTLCache(remembered, max(longest, seconds), timer)
         self._confirmed: TTLCache[tuple[RepositoryName, Digest], int | None] = TTLCache(remembered, seconds, timer)
+        # The right to the repository is looked at each time, and a blob's place does not change: so that an outage is survived.
+        self._confirmed_private: TTLCache[tuple[RepositoryName, Digest], int | None] = TTLCache(remembered, longest, timer)
 
-    async def check_manifest(self, name: RepositoryName, reference: Reference) -> None:
-        """Raise Denied or NotFound if a client of this mirror must not read it; Unavailable if that cannot be told now."""
-        guard = self._guards.get(name.registry)
-        if guard is not None:
-            await self._check_public(name, lambda: guard.head_manifest(name.repository, reference))
+    async def check_manifest(self, name: RepositoryName, reference: Reference, visitor: Visitor = ANYBODY) -> Way:
+        """Raise Denied or NotFound if the visitor must not read it; Unauthenticated if a credential may help; Unavailable."""
+        return await self._way(name, visitor, lambda client: client.head_manifest(name.repository, reference))
 
-    async def check_listing(self, name: RepositoryName) -> None:
-        """Raise Denied or NotFound if a client of this mirror must not know what is in it; Unavailable if that cannot be told."""
-        guard = self._guards.get(name.registry)
-        if guard is not None:
-            await self._check_public(name, lambda: guard.tags(name.repository))
+    async def check_listing(self, name: RepositoryName, visitor: Visitor = ANYBODY) -> Way:
+        """The same for what is in the repository at all."""
+        return await self._way(name, visitor, lambda client: client.tags(name.repository))
 
-    async def check_blob(self, name: RepositoryName, digest: Digest) -> int | None:
-        """Size in bytes of the blob, None if nobody says.
-
-        Raises NotFound if the repository does not have it, Denied if clients of this mirror must not read it, Unavailable.
-        """
-        guard = self._guards.get(name.registry)
-        if guard is not None:
-            await self._check_public(name, lambda: guard.head_blob(name.repository, digest))
-        try:
-            linked = await self._links.find(name, digest)
-        except Unavailable:
-            linked = None  # The state database is away: the upstream knows as well.
-        if linked is not None:
-            return linked.size
+    async def check_blob(self, name: RepositoryName, digest: Digest, visitor: Visitor = ANYBODY) -> tuple[Way, int | None]:
+        """The same for a blob, with its size in bytes, None if nobody says. Raises NotFound, too, if the repository has none."""
+        way = await self._way(name, visitor, lambda client: client.head_blob(name.repository, digest))
+        if not way.is_private:
+            linked = None
+            with contextlib.suppress(Unavailable):  # Without the state database: the upstream knows as well.
+                linked = await self._links.find(name, digest)
+            if linked is not None:
+                return way, linked.size
         key = (name, digest)
+        confirmed = self._confirmed_private if way.is_private else self._confirmed
         with contextlib.suppress(KeyError):
-            return self._confirmed[key]
-        size = await self._clients[name.registry].head_blob(name.repository, digest)
-        self._confirmed[key] = size
-        return size
+            return way, confirmed[key]
+        size = await way.client.head_blob(name.repository, digest)
+        confirmed[key] = size
+        return way, size
+
+    async def _way(self, name: RepositoryName, visitor: Visitor, ask: _Ask) -> Way:
+        """ask: for anything of the repository."""
+        guard = self._guards.get(name.registry)
+        way = self._ways[name.registry]
+        if guard is None:
+            return way
+        credential = visitor.credential if self._rights.are_passed_to(name.registry) else None
+        if credential is not None and (shown := self._rights.shown(name, credential)) is not None:
+            return shown
+        try:
+            await self._check_public(name, lambda: ask(guard))
+        except (Denied, NotFound) as error:
+            if credential is not None:
+                return await self._show(name, visitor, credential, ask)
+            if isinstance(error, Denied) and visitor.challenge is not None:
+                raise Unauthenticated(
+                    f"{name} is not public: log in with an account of {name.registry}", visitor.challenge
+                ) from error
+            raise
+        except Unavailable:
+            shown = self._rights.shown(name, credential, long_ago=True) if credential is not None else None
+            if shown is None:
+                raise
+            return shown
+        return way
+
+    async def _show(self, name: RepositoryName, visitor: Visitor, credential: Credential, ask: _Ask) -> Way:
+        try:
+            return await self._rights.show(name, visitor, ask)
+        except Unavailable as error:
+            shown = self._rights.shown(name, credential, long_ago=True)
+            if shown is None:
+                raise
+            log.warning("right_taken_for_granted", name=str(name), reason=str(error))
+            return shown
 
     async def _check_public(self, name: RepositoryName, ask: Callable[[], Awaitable[object]]) -> None:
         """ask: for anything of the repository, as nobody."""
@@ -101,7 +142,7 @@ class Access:
             await ask()
         except Denied as error:
             self._public.pop(name, None)
-            raise _private(name) from error
+            raise self._private(name) from error
         except Unavailable as error:
             if seen is None:
                 raise
@@ -109,9 +150,10 @@ class Access:
             return
         self._public[name] = self._timer()
 
-
-def _private(name: RepositoryName) -> Denied:
-    return Denied(
-        f"{name} is not public: only this mirror's own credential can read it, and the operator does not share that "
-        f'(setting private of upstream "{name.registry}")'
-    )
+    def _private(self, name: RepositoryName) -> Denied:
+        if self._rights.are_passed_to(name.registry):
+            return Denied(f"{name} is not public, and a user name and password are taken over TLS only")
+        return Denied(
+            f"{name} is not public: only this mirror's own credential can read it, and the operator does not share that "
+            f'(setting private of upstream "{name.registry}")'
+        )

@@ -70,7 +70,7 @@ def _response(error: MirrorError, exchange: Exchange) -> web.Response:
     headers = {}
     if isinstance(error, Unauthenticated):
         # The one challenge that every client can answer: a token may be given as the password.
-        headers["WWW-Authenticate"] = 'Basic realm="debark", charset="UTF-8"'
+        headers["WWW-Authenticate"] = error.challenge or 'Basic realm="debark", charset="UTF-8"'
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(ceil(error.retry_after or 1))
     if not isinstance(error, NotFound | Denied | TooManyRequests):

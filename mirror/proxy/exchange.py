@@ -10,6 +10,7 @@ from aiohttp import web
 from mirror.fetch.result import CacheResult
 from mirror.oci.codes import Subject
 from mirror.proxy.routes import Route
+from mirror.proxy.visitor import ANYBODY, Visitor
 from mirror.report.accesslog import RequestKind
 
 
@@ -22,6 +23,8 @@ class Exchange:
     """The client's address; of the connection, until it is known better."""
     user: str = ""
     """Under which name the mirror knows the client; empty for anybody."""
+    visitor: Visitor = ANYBODY
+    """What the client gave to be used at the upstream."""
     kind: RequestKind = RequestKind.OTHER
     route: Route | None = None
     digest: str = ""

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 
 import structlog
@@ -19,6 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from mirror.errors import Denied, Unauthenticated
+from mirror.proxy.basic import read_basic
 from mirror.proxy.client_address import AddressRanges, client_address
 from mirror.proxy.client_limits import ClientGate
 from mirror.proxy.exchange import current_exchange
@@ -79,19 +78,10 @@ class Guard:
         return user
 
     async def _of_password(self, scheme: str, value: str) -> str | None:
-        user, password = _basic(value) if scheme.lower() == "basic" else ("", "")
+        user, password = read_basic(value) if scheme.lower() == "basic" else ("", "")
         if self.passwords is not None and user and await self.passwords.verify(user, password):
             return user
         return self._of_token(password)
 
     def _of_token(self, token: str) -> str | None:
         return self.tokens.user(token) if self.tokens is not None and token else None
-
-
-def _basic(value: str) -> tuple[str, str]:
-    """User and password (RFC 7617); two empty texts for what is none."""
-    try:
-        user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-    except (binascii.Error, ValueError):
-        return "", ""
-    return user, password

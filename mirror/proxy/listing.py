@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
 
-from mirror.fetch.listings import Listings
 from mirror.fetch.result import CacheResult
 from mirror.oci.digest import Digest
 from mirror.oci.listing import link_to_next, page_of, parse_count, referrers_index
 from mirror.oci.manifest import OCI_INDEX
 from mirror.oci.reference import Reference, RepositoryName
 from mirror.proxy.access import Access
-from mirror.upstream.client import UpstreamClient
+from mirror.proxy.visitor import ANYBODY, Visitor
 
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
     """Answers what there is; with each answer comes how the list came about."""
 
-    clients: Mapping[str, UpstreamClient]
     access: Access
-    listings: Listings
 
-    async def tags(self, request: web.Request, name: RepositoryName) -> tuple[web.Response, CacheResult]:
+    async def tags(
+        self, request: web.Request, name: RepositoryName, visitor: Visitor = ANYBODY
+    ) -> tuple[web.Response, CacheResult]:
         """A page of the tag list: `n` tags behind the tag `last`, with a `Link` to the next page if there is one."""
         count = parse_count(request.query.get("n"))
-        await self.access.check_listing(name)
-        tags, result = await self.listings.tags(self.clients[name.registry], name)
+        way = await self.access.check_listing(name, visitor)
+        tags, result = await way.listings.tags(way.client, name)
         page = page_of(tags, count, request.query.get("last"))
         headers = {}
         if page.more and count is not None:
@@ -37,10 +35,12 @@ class Discovery:
             headers["Link"] = link_to_next(request.rel_url.raw_path, {**others, "n": str(count), "last": page.tags[-1]})
         return web.json_response({"name": name.repository, "tags": list(page.tags)}, headers=headers), result
 
-    async def referrers(self, request: web.Request, name: RepositoryName, subject: Digest) -> tuple[web.Response, CacheResult]:
+    async def referrers(
+        self, request: web.Request, name: RepositoryName, subject: Digest, visitor: Visitor = ANYBODY
+    ) -> tuple[web.Response, CacheResult]:
         """An index of everything that refers to a manifest; `artifactType` selects. Without any it is an empty one, not a 404."""
-        await self.access.check_manifest(name, Reference(digest=subject))
-        descriptors, result = await self.listings.referrers(self.clients[name.registry], name, subject)
+        way = await self.access.check_manifest(name, Reference(digest=subject), visitor)
+        descriptors, result = await way.listings.referrers(way.client, name, subject)
         artifact_type = request.query.get("artifactType")
         headers = {"Content-Type": OCI_INDEX, **({"OCI-Filters-Applied": "artifactType"} if artifact_type else {})}
         return web.Response(body=referrers_index(descriptors, artifact_type), headers=headers), result

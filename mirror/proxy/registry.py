@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from aiohttp import web
 
-from mirror.fetch.blobs import BlobFetcher
-from mirror.fetch.manifests import ManifestFetcher
+from mirror.fetch.manifests import ManifestAnswer
 from mirror.jobs.model import ImageStatus
 from mirror.observe.events import Pull, PullQueue
 from mirror.oci.digest import Digest
@@ -21,12 +20,14 @@ from mirror.proxy.conditions import client_has, entity_tag, wants_revalidation
 from mirror.proxy.exchange import Exchange, current_exchange
 from mirror.proxy.hints import STATE_HEADER, hint_headers
 from mirror.proxy.listing import Discovery
+from mirror.proxy.logins import Logins
 from mirror.proxy.routes import Kind, Route, UpstreamNames, endpoint_of, parse_path
 from mirror.proxy.warm import WarmAnswers
 from mirror.report.accesslog import RequestKind
-from mirror.upstream.client import UpstreamClient
 
 API_HEADERS = {"Docker-Distribution-Api-Version": "registry/2.0"}
+PRIVATE_HEADERS = {"Cache-Control": "private", "Vary": "Authorization"}
+"""For caches between the mirror and its clients."""
 CACHE_HEADER = "X-Debark-Cache"
 """How the answer came about: hit, miss, joined or stale."""
 
@@ -51,16 +52,15 @@ class Registry:
     """Everything that answering a pull takes; its methods are the handlers."""
 
     upstreams: UpstreamNames
-    clients: Mapping[str, UpstreamClient]
     access: Access
-    manifests: ManifestFetcher
-    blobs: BlobFetcher
     discovery: Discovery
     publications: Publications
     pulls: PullQueue | None
     """None if nothing is to be published."""
     limits: SendLimits
     warm: WarmAnswers
+    logins: Logins | None = None
+    """None if no upstream takes clients' own credentials."""
     clock: Callable[[], float] = time.time
 
     def routes(self) -> list[web.RouteDef]:
@@ -68,8 +68,10 @@ class Registry:
         return [web.get("/v2/", self.ping), web.get("/v2", self.ping), web.get(r"/v2/{path:[\s\S]+}", self.pull)]
 
     async def ping(self, request: web.Request) -> web.Response:
-        """`GET /v2/`: this is a registry, and it wants no credentials."""
+        """`GET /v2/`: this is a registry, and it wants no credentials; or it says how to give some."""
         current_exchange(request).kind = RequestKind.PING
+        if self.logins is not None:
+            self.logins.greet(request)
         return web.json_response({}, headers=API_HEADERS)
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
@@ -88,6 +90,8 @@ class Registry:
             offered = "manifests, blobs, tag lists and referrers"
             raise web.HTTPNotFound(text=f"{request.path} is no endpoint that this mirror offers: it serves {offered}")
         exchange.route = route
+        if self.logins is not None:
+            exchange.visitor = self.logins.visitor(request, route.name)
         headers = (
             {**API_HEADERS, "OCI-Namespace": namespace} if namespace and route.name.registry == namespace else {**API_HEADERS}
         )
@@ -97,18 +101,20 @@ class Registry:
             case Route(Kind.BLOB, name, Reference(digest=Digest() as digest)):
                 return await self._blob(request, exchange, name, digest, headers)
             case Route(Kind.REFERRERS, name, Reference(digest=Digest() as subject)):
-                response, exchange.cache = await self.discovery.referrers(request, name, subject)
+                response, exchange.cache = await self.discovery.referrers(request, name, subject, exchange.visitor)
             case _:
-                response, exchange.cache = await self.discovery.tags(request, route.name)
+                response, exchange.cache = await self.discovery.tags(request, route.name, exchange.visitor)
         response.headers.update({**headers, CACHE_HEADER: exchange.cache.value})
         return response
 
     async def _manifest(
         self, request: web.Request, exchange: Exchange, image: ImageReference, headers: dict[str, str]
     ) -> web.Response:
-        await self.access.check_manifest(image.name, image.reference)
+        way = await self.access.check_manifest(image.name, image.reference, exchange.visitor)
         again = wants_revalidation(request.headers.getall("Cache-Control", []))
-        answer = await self.manifests.get(self.clients[image.name.registry], image.name, image.reference, revalidate=again)
+        answer = await way.manifests.get(way.client, image.name, image.reference, revalidate=again)
+        if way.is_private:
+            return self._private_manifest(request, exchange, answer, headers)
         hints = hint_headers(await self.publications.lookup(image, answer.digest))
         exchange.digest, exchange.media_type = str(answer.digest), answer.media_type
         exchange.cache, exchange.state = answer.result, hints.get(STATE_HEADER, "")
@@ -123,15 +129,28 @@ class Registry:
         self.warm.keep(request, exchange, response, pull)
         return response
 
+    def _private_manifest(
+        self, request: web.Request, exchange: Exchange, answer: ManifestAnswer, headers: dict[str, str]
+    ) -> web.Response:
+        """Nobody else learns of it: not the publisher, nor who asks next."""
+        exchange.digest, exchange.media_type, exchange.cache = str(answer.digest), answer.media_type, answer.result
+        headers |= {"Docker-Content-Digest": str(answer.digest), "ETag": entity_tag(answer.digest), **PRIVATE_HEADERS}
+        headers[CACHE_HEADER] = answer.result.value
+        if client_has(request.headers.get("If-None-Match"), answer.digest):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=answer.raw, headers={**headers, "Content-Type": answer.media_type})
+
     async def _blob(
         self, request: web.Request, exchange: Exchange, name: RepositoryName, digest: Digest, headers: dict[str, str]
     ) -> web.StreamResponse:
         exchange.digest = str(digest)
-        size = await self.access.check_blob(name, digest)
+        way, size = await self.access.check_blob(name, digest, exchange.visitor)
+        if way.is_private:
+            headers |= PRIVATE_HEADERS
         headers["Content-Type"] = "application/octet-stream"
         if request.method == "HEAD" and size is not None:
             return web.Response(headers={**headers, **blob_headers(digest), "Content-Length": str(size)})
-        with self.blobs.fetch(self.clients[name.registry], name.repository, digest, size) as reader:
+        with way.blobs.fetch(way.client, name.repository, digest, size) as reader:
             exchange.cache = reader.result
             headers[CACHE_HEADER] = reader.result.value
             sent = await send_blob(request, reader, digest, headers, self.limits)

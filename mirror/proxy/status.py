@@ -11,7 +11,6 @@ GET /readyz                                                         whether this
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -25,12 +24,11 @@ from mirror.oci.platform import Platform
 from mirror.oci.reference import ImageReference
 from mirror.proxy.client_settings import client_settings
 from mirror.proxy.exchange import current_exchange
+from mirror.proxy.own_address import own_url
 from mirror.proxy.routes import UnknownUpstream, UpstreamNames, parse_user_reference
 from mirror.report.accesslog import RequestKind
 
 NO_STORE = {"Cache-Control": "no-store"}
-
-_HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 
 
 class ImageStates(Protocol):
@@ -134,14 +132,14 @@ class StatusApi:
     async def repositories(self, request: web.Request) -> web.Response:
         """All CVMFS repositories with their revision and what a client needs to mount them."""
         current_exchange(request).kind = RequestKind.STATUS
-        url = self._url(request)
+        url = own_url(request, self._public_url)
         documents = [_repository_document(record, url) for record in await self._repositories.all()]
         return web.json_response({"repositories": documents}, headers=NO_STORE)
 
     async def client_settings(self, request: web.Request) -> web.Response:
         """The settings of one repository, as CVMFS clients want them in /etc/cvmfs/config.d."""
         record = await self._repository(request)
-        return web.Response(text=client_settings(record, self._url(request)), headers=NO_STORE)
+        return web.Response(text=client_settings(record, own_url(request, self._public_url)), headers=NO_STORE)
 
     async def public_key(self, request: web.Request) -> web.Response:
         """The master public key of one repository, as CVMFS clients want it in /etc/cvmfs/keys."""
@@ -172,14 +170,6 @@ class StatusApi:
             if record.fqrn == fqrn:
                 return record
         raise NotFound(f"{fqrn} is not a repository of this publisher")
-
-    def _url(self, request: web.Request) -> str:
-        """Of this mirror. What a request says of itself ends in files that shells read: nothing but a host and a port."""
-        if self._public_url:
-            return self._public_url
-        if not _HOST.fullmatch(request.host):
-            raise InvalidInput("the Host header is not a host name with or without port")
-        return f"{request.scheme}://{request.host}"
 
 
 async def gathered(probes: Mapping[str, HealthProbe]) -> dict[str, str | None]:

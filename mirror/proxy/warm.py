@@ -17,9 +17,10 @@ from multidict import CIMultiDict
 from mirror.fetch.result import CacheResult
 from mirror.observe.events import Pull
 from mirror.proxy.exchange import Exchange
+from mirror.proxy.logins import ANONYMOUS
 from mirror.proxy.routes import Route
 
-_PERSONAL = ("Authorization", "Cache-Control", "If-None-Match")
+_PERSONAL = ("Cache-Control", "If-None-Match")
 _METHODS = frozenset({"GET", "HEAD"})
 _Key = tuple[str, str, str]
 
@@ -97,4 +98,6 @@ def _key(request: web.Request) -> _Key:
 def _is_plain(request: web.Request) -> bool:
     """Whether nothing about the request asks for more than its address says."""
     headers = request.headers
+    if headers.get("Authorization", ANONYMOUS) != ANONYMOUS:
+        return False
     return request.method in _METHODS and not any(name in headers for name in _PERSONAL)

@@ -1,152 +1,159 @@
 """Rights at an upstream: tokens for a scope, got from the token service that the upstream names, or Basic authentication.
 
-Sources: RFC 7617 (Basic), RFC 6750 (Bearer), and the distribution project's token specification ("Token Authentication
-Specification": GET realm?service=..&scope=.., answer {"token" or "access_token", "expires_in"}).
+Sources: RFC 7617 (Basic), RFC 6750 (Bearer), and the distribution project's token specifications ("Token Authentication
+Specification": GET realm?service=..&scope=.., answer {"token" or "access_token", "expires_in"}; "Oauth2 Token Authentication":
+POST with grant_type=refresh_token, for identity tokens).
 Tokens and passwords are in no message and in no log.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
-from cachetools import TLRUCache
 from yarl import URL
 
 from mirror.errors import Denied, MirrorError
 from mirror.oci.challenge import BearerChallenge, Challenge, accepts_basic, find_bearer
 from mirror.upstream.body import read_limited
+from mirror.upstream.fingerprint import fingerprint
 from mirror.upstream.flight import SingleFlight
-from mirror.upstream.model import Credential, Failure, Upstream, UpstreamUnavailable
+from mirror.upstream.model import Credential, CredentialRefused, CredentialSource, Failure, Upstream, UpstreamUnavailable
 from mirror.upstream.policy import is_server_error, parse_retry_after
+from mirror.upstream.token_cache import TokenCache, TokenKey, TokenRequest
 from mirror.upstream.trust import check_realm
 
 DEFAULT_LIFETIME = 60.0
 """Seconds that a token is good for if its service does not say (token specification, "expires_in")."""
-REFUSAL_LIFETIME = 10.0
-"""Seconds for which a refusal of the token service is repeated without asking it: a wrong password locks no account."""
-OUTAGE_LIFETIME = 1.0
-"""Seconds for which a token service that cannot be used is left alone."""
 MAX_ANSWER_BYTES = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class TokenKey:
-    """What a token is for: one scope at one upstream with the rights of one user (None: of nobody)."""
-
-    upstream: str
-    scope: str
-    username: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    header: str | None
-    failure: MirrorError | None
-    lifetime: float
-
-
-class TokenCache:
-    """Values of the `Authorization` header, and recent refusals, for a limited time."""
-
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic, max_entries: int = 10_000) -> None:
-        self._held: TLRUCache[TokenKey, _Held] = TLRUCache(max_entries, ttu=lambda _, held, now: now + held.lifetime, timer=clock)
-
-    def get(self, key: TokenKey) -> str | None:
-        """The header's value, None if there is none that can still be used. Raises the failure that was noted last."""
-        held = self._held.get(key)
-        if held is None:
-            return None
-        if held.failure is not None:
-            raise held.failure
-        return held.header
-
-    def put(self, key: TokenKey, header: str, lifetime: float) -> None:
-        """Keep a token for its lifetime in seconds, less what a request may take: a fifth of it, 30 s at most."""
-        self._held[key] = _Held(header, None, lifetime - min(lifetime / 5, 30.0))
-
-    def fail(self, key: TokenKey, failure: MirrorError) -> None:
-        """Keep a refusal or an outage."""
-        self._held[key] = _Held(None, failure, REFUSAL_LIFETIME if isinstance(failure, Denied) else OUTAGE_LIFETIME)
-
-    def drop(self, key: TokenKey, header: str | None) -> None:
-        """Forget a token that the upstream refused, unless another has replaced it."""
-        held = self._held.get(key)
-        if held is not None and held.header == header:
-            self._held.pop(key, None)
+_CLIENT_ID = "debark"
+_BASIC = "Basic "
 
 
 class Authenticator:
-    """Answers the challenges of one upstream with one credential, or as nobody."""
+    """Answers the challenges of one upstream with the credential that is for a repository, or as nobody."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, upstream: Upstream, credential: Credential | None, cache: TokenCache
+        self, session: aiohttp.ClientSession, upstream: Upstream, credentials: CredentialSource | None, cache: TokenCache
     ) -> None:
         self._session = session
         self._upstream = upstream
-        self._credential = credential
+        self._credentials = credentials
         self._cache = cache
         self._flights: SingleFlight[TokenKey, str] = SingleFlight()
+        self._renewals: set[asyncio.Task[None]] = set()
 
-    def known(self, scope: str) -> str | None:
-        """The value of `Authorization` to send with a request at once, None if none is known. Raises Denied if just refused."""
-        return self._cache.get(self._key(scope))
+    def acting_as(self, credential: Credential) -> Authenticator:
+        """The same for somebody else; tokens are kept in the same place, each for its holder."""
+        return Authenticator(self._session, self._upstream, credential, self._cache)
 
-    async def answer(self, challenges: Sequence[Challenge], scope: str, refused: str | None) -> str:
-        """The value of `Authorization` that the challenges ask for.
+    async def known(self, repository: str) -> str | None:
+        """The value of `Authorization` to send with a request to pull at once, None if none is known.
 
-        scope: what is wanted, such as `repository:library/debian:pull`. refused: the value that was sent and brought the
-        challenge. Raises Denied, UpstreamUnavailable.
+        Raises Denied if just refused, UpstreamUnavailable. One whose time is nearly up is replaced in the background.
         """
-        key = self._key(scope)
+        credential = await self._credential(repository)
+        key = self._key(repository, credential)
+        header = self._cache.get(key)
+        request = self._cache.due(key)
+        if request is not None:
+            self._renew(key, request, credential)
+        return header
+
+    async def answer(self, challenges: Sequence[Challenge], repository: str, refused: str | None) -> str:
+        """The value of `Authorization` that the challenges ask for, to pull from a repository.
+
+        refused: the value that was sent and brought the challenge. Raises Denied, UpstreamUnavailable.
+        """
+        credential = await self._credential(repository)
+        key = self._key(repository, credential)
         self._cache.drop(key, refused)
         known = self._cache.get(key)
         if known is not None:
             return known
-        header, _ = await self._flights.run(key, lambda: self._obtain(key, challenges, refused))
+        header, _ = await self._flights.run(key, lambda: self._obtain(key, challenges, refused, credential))
         return header
+
+    async def judged(self, repository: str, authorization: str, *, is_refused: bool) -> CredentialRefused | None:
+        """What the upstream's answer to this value means for its holder: of Basic, nothing else tells whether it is right."""
+        if not authorization.startswith(_BASIC):
+            return None
+        key = self._key(repository, await self._credential(repository))
+        if not is_refused:
+            self._cache.accept(key)
+            return None
+        self._cache.drop(key, authorization)
+        return self._refused(key)
 
     async def close(self) -> None:
         """Give up what is under way."""
+        for renewal in self._renewals:
+            renewal.cancel()
+        await asyncio.gather(*self._renewals, return_exceptions=True)
         await self._flights.close()
 
-    def _key(self, scope: str) -> TokenKey:
-        return TokenKey(self._upstream.name, scope, self._credential.username if self._credential else None)
+    async def _credential(self, repository: str) -> Credential | None:
+        return await self._credentials.credential_for(repository) if self._credentials is not None else None
 
-    async def _obtain(self, key: TokenKey, challenges: Sequence[Challenge], refused: str | None) -> str:
+    def _key(self, repository: str, credential: Credential | None) -> TokenKey:
+        return TokenKey(self._upstream.name, f"repository:{repository}:pull", fingerprint(credential))
+
+    def _renew(self, key: TokenKey, request: TokenRequest, credential: Credential | None) -> None:
+        """Get another token while the old one is still good; if that fails, the old one stays."""
+
+        async def fetch() -> str:
+            header, lifetime = await self._fetch(request, credential)
+            self._cache.put(key, header, lifetime, request)
+            return header
+
+        async def renew() -> None:
+            with contextlib.suppress(MirrorError):
+                await self._flights.run(key, fetch)
+
+        task = asyncio.create_task(renew())
+        self._renewals.add(task)
+        task.add_done_callback(self._renewals.discard)
+
+    async def _obtain(
+        self, key: TokenKey, challenges: Sequence[Challenge], refused: str | None, credential: Credential | None
+    ) -> str:
         bearer = find_bearer(challenges)
         if bearer is None:
-            header, lifetime = self._basic(key, challenges, refused), float("inf")
-        else:
-            query = {"scope": bearer.scope or key.scope}
-            if bearer.service:
-                query["service"] = bearer.service
-            realm = self._realm(bearer)
-            try:
-                header, lifetime = await self._fetch(realm, query)
-            except MirrorError as error:
-                self._cache.fail(key, error)
-                raise
-        self._cache.put(key, header, lifetime)
+            header = self._basic(key, challenges, refused, credential)
+            self._cache.put(key, header, float("inf"), is_proven=False)
+            return header
+        query = {"scope": bearer.scope or key.scope, **({"service": bearer.service} if bearer.service else {})}
+        request = TokenRequest(self._realm(bearer), query)
+        try:
+            header, lifetime = await self._fetch(request, credential)
+        except MirrorError as error:
+            self._cache.fail(key, error)
+            raise
+        self._cache.put(key, header, lifetime, request)
         return header
 
-    def _basic(self, key: TokenKey, challenges: Sequence[Challenge], refused: str | None) -> str:
+    def _basic(self, key: TokenKey, challenges: Sequence[Challenge], refused: str | None, credential: Credential | None) -> str:
         name = self._upstream.name
         if not accepts_basic(challenges):
             raise Denied(f"upstream {name} denies access and does not say how to get it")
-        if self._credential is None:
+        if credential is None or credential.is_identity_token:
             raise Denied(f"upstream {name} wants a user name and password, and none is used for this")
-        header = _basic_header(self._credential)
+        header = _basic_header(credential)
         if header == refused:
-            error = Denied(f"upstream {name} refuses the user name and password configured for it")
-            self._cache.fail(key, error)
-            raise error
+            raise self._refused(key)
         return header
+
+    def _refused(self, key: TokenKey) -> CredentialRefused:
+        error = CredentialRefused(f"upstream {self._upstream.name} refuses the user name and password that are used for it")
+        self._cache.fail(key, error)
+        return error
 
     def _realm(self, bearer: BearerChallenge) -> URL:
         try:
@@ -156,17 +163,11 @@ class Authenticator:
         check_realm(self._upstream, realm)
         return realm
 
-    async def _fetch(self, realm: URL, query: dict[str, str]) -> tuple[str, float]:
-        name, scope = self._upstream.name, query["scope"]
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-        if self._credential:
-            headers["Authorization"] = _basic_header(self._credential)
-        where = f"the token service of upstream {name} at {realm.host}"
-        timeout = aiohttp.ClientTimeout(total=self._upstream.connect_timeout + self._upstream.read_timeout)
+    async def _fetch(self, request: TokenRequest, credential: Credential | None) -> tuple[str, float]:
+        name, scope = self._upstream.name, request.query["scope"]
+        where = f"the token service of upstream {name} at {request.realm.host}"
         try:
-            async with self._session.get(
-                realm.update_query(query), headers=headers, allow_redirects=False, auto_decompress=False, timeout=timeout
-            ) as response:
+            async with self._asked(request, credential) as response:
                 status = response.status
                 retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
                 body = await read_limited(response, MAX_ANSWER_BYTES) if status == 200 else b""
@@ -182,13 +183,32 @@ class Authenticator:
             raise UpstreamUnavailable(f"{where} throttles this mirror", Failure.THROTTLED, retry_after)
         if is_server_error(status):
             raise UpstreamUnavailable(f"{where} fails with status {status}", Failure.ERROR, retry_after)
-        who = "the configured user" if self._credential else "an anonymous client"
-        raise Denied(f"{where} gives {who} no token for {scope} (status {status})")
+        if credential is None:
+            raise Denied(f"{where} gives an anonymous client no token for {scope} (status {status})")
+        # RFC 6749, section 5.2: a refresh token that is not good is a 400.
+        is_wrong = status == 401 or (status == 400 and credential.is_identity_token)
+        kind = CredentialRefused if is_wrong else Denied
+        raise kind(f"{where} gives this user no token for {scope} (status {status})")
+
+    def _asked(self, request: TokenRequest, credential: Credential | None) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """The request to the token service: a password goes by GET and Basic, an identity token in the body of a POST."""
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        timeout = aiohttp.ClientTimeout(total=self._upstream.connect_timeout + self._upstream.read_timeout)
+        # Never along a redirect: it would take the credential to a place that nobody has checked.
+        if credential is not None and credential.is_identity_token:
+            form = {"grant_type": "refresh_token", "client_id": _CLIENT_ID, "refresh_token": credential.password, **request.query}
+            return self._session.post(
+                request.realm, data=form, headers=headers, allow_redirects=False, auto_decompress=False, timeout=timeout
+            )
+        if credential is not None:
+            headers["Authorization"] = _basic_header(credential)
+        url = request.realm.update_query(request.query)
+        return self._session.get(url, headers=headers, allow_redirects=False, auto_decompress=False, timeout=timeout)
 
 
 def _basic_header(credential: Credential) -> str:
     pair = f"{credential.username}:{credential.password}".encode()
-    return f"Basic {base64.b64encode(pair).decode()}"
+    return f"{_BASIC}{base64.b64encode(pair).decode()}"
 
 
 def _read_token(body: bytes, where: str) -> tuple[str, float]:

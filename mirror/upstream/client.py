@@ -7,6 +7,7 @@ reads what everybody may, and so proves that something is public.
 from __future__ import annotations
 
 import asyncio
+import copy
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -27,12 +28,13 @@ from mirror.oci.manifest import (
     is_media_type,
 )
 from mirror.oci.reference import Reference
-from mirror.upstream.auth import Authenticator, TokenCache
+from mirror.upstream.auth import Authenticator
 from mirror.upstream.body import read_limited
-from mirror.upstream.model import FetchedManifest, ManifestInfo, Upstream, UpstreamRequest
+from mirror.upstream.model import Credential, FetchedManifest, ManifestInfo, Upstream, UpstreamRequest
 from mirror.upstream.pages import MAX_BYTES, Page, all_pages
 from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy
 from mirror.upstream.retrying import retrying
+from mirror.upstream.token_cache import TokenCache
 from mirror.upstream.transport import Transport
 
 T = TypeVar("T")
@@ -82,6 +84,15 @@ class UpstreamClient:
         self._retry = retry
         self._sleep = sleep
         self._transfers = asyncio.Semaphore(upstream.max_transfers)
+
+    def acting_as(self, credential: Credential) -> UpstreamClient:
+        """The same upstream, read with somebody else's rights. Limits and connections are shared; to be closed as well."""
+        authenticator = self._authenticator.acting_as(credential)
+        other = copy.copy(self)
+        other.anonymous = False
+        other._authenticator = authenticator  # noqa: SLF001 - one of us
+        other._transport = self._transport.acting_as(authenticator)  # noqa: SLF001
+        return other
 
     async def close(self) -> None:
         """Give up token requests that are under way; the session stays open."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol
 
 from yarl import URL
 
-from mirror.errors import Unavailable
+from mirror.errors import Denied, Unavailable
 from mirror.oci.digest import Digest
 
 
@@ -17,6 +18,19 @@ class Credential:
 
     username: str
     password: str = field(repr=False)
+    is_identity_token: bool = False
+    """Whether the password is a token that the token service exchanges for others (a "refresh token"), without a user name."""
+
+    async def credential_for(self, repository: str) -> Credential:  # noqa: ARG002 - the same for all of them
+        """Itself, whatever the repository: the simplest `CredentialSource`."""
+        return self
+
+
+class CredentialSource(Protocol):
+    """Which credential is for which repository of an upstream, at this time."""
+
+    async def credential_for(self, repository: str) -> Credential | None:
+        """None to read it as nobody. Raises UpstreamUnavailable if that cannot be told now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +43,7 @@ class Upstream:
     """What to dial: scheme, host and port, such as `https://registry-1.docker.io`; a path goes in front of `/v2/`."""
     trusted_hosts: tuple[str, ...] = ()
     """Other hosts that it may redirect to or keep its token service on; `*` stands for any characters, `:port` for one port."""
-    credential: Credential | None = None
+    credential: CredentialSource | None = None
     connect_timeout: float = 5.0
     """Seconds to resolve and connect."""
     read_timeout: float = 30.0
@@ -99,3 +113,7 @@ class UpstreamUnavailable(Unavailable):
     def __init__(self, message: str, failure: Failure, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after)
         self.failure = failure
+
+
+class CredentialRefused(Denied):
+    """The upstream, or its token service, does not take a user name and password, or a token, at all."""

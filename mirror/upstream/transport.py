@@ -6,6 +6,7 @@ here as one of ours, naming the upstream and the thing that was asked for.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +46,12 @@ class Transport:
         self._endless = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=read)
         self._short = aiohttp.ClientTimeout(total=connect + 2 * read, connect=connect, sock_connect=connect, sock_read=read)
 
+    def acting_as(self, authenticator: Authenticator) -> Transport:
+        """The same with other rights."""
+        other = copy.copy(self)
+        other._authenticator = authenticator  # noqa: SLF001 - one of us
+        return other
+
     async def send(
         self, method: str, path: str, headers: Mapping[str, str], *, repository: str, what: str, endless: bool = False
     ) -> aiohttp.ClientResponse:
@@ -54,8 +61,7 @@ class Transport:
         Raises Denied, UpstreamUnavailable.
         """
         start = URL(f"{self._upstream.url}{path}", encoded=True)
-        scope = f"repository:{repository}:pull"
-        authorization = self._authenticator.known(scope)
+        authorization = await self._authenticator.known(repository)
         response = await self._follow(method, start, headers, authorization, what=what, endless=endless)
         if response.status != 401 or response.url.origin() != start.origin():
             return response
@@ -68,8 +74,14 @@ class Transport:
                 return response
             challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
             response.release()
-        authorization = await self._authenticator.answer(challenges, scope, authorization)
-        return await self._follow(method, start, headers, authorization, what=what, endless=endless)
+        authorization = await self._authenticator.answer(challenges, repository, authorization)
+        response = await self._follow(method, start, headers, authorization, what=what, endless=endless)
+        is_refused = response.status == 401 and response.url.origin() == start.origin()
+        refusal = await self._authenticator.judged(repository, authorization, is_refused=is_refused)
+        if refusal is not None:
+            response.release()
+            raise refusal
+        return response
 
     async def _follow(
         self, method: str, start: URL, headers: Mapping[str, str], authorization: str | None, *, what: str, endless: bool

@@ -58,6 +58,10 @@ class Faults:
     """Instead of the right challenge."""
     user: tuple[str, str] | None = None
     """The only user who gets a token or passes; None: everybody gets a token."""
+    readers: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Repositories that are private: users who may read each, and their passwords; the others are for everybody."""
+    identity_tokens: dict[str, str] = field(default_factory=dict)
+    """Identity tokens, and the users whose they are."""
     token_uses: int | None = None
     """After so many requests a token is refused."""
     token_lifetime: int = 300
@@ -84,6 +88,8 @@ class Seen:
     accept_encoding: str | None
     query: str
     """As it came, not decoded."""
+    form: dict[str, str] = field(default_factory=dict)
+    """Of a POST for a token."""
 
 
 class FaultyRegistry:
@@ -100,6 +106,7 @@ class FaultyRegistry:
         self._runner: web.AppRunner | None = None
         self._transports: set[asyncio.BaseTransport] = set()
         self._tokens: dict[str, int] = {}
+        self._holders: dict[str, str | None] = {}
 
     @property
     def url(self) -> str:
@@ -160,6 +167,10 @@ class FaultyRegistry:
             )
         )
         if request.path == "/token":
+            if request.method == "POST":
+                form = {key: str(value) for key, value in (await request.post()).items()}
+                self.seen[-1] = replace(self.seen[-1], form=form)
+                return self._token_by_form(form)
             return self._token(request)
         faults = self.faults
         await asyncio.sleep(faults.before_headers)
@@ -207,6 +218,10 @@ class FaultyRegistry:
         if scheme != "Bearer" or value not in self._tokens:
             return False
         self._tokens[value] += 1
+        match = _PATH.fullmatch(request.path)
+        readers = self.faults.readers.get(match["name"]) if match else None
+        if readers is not None and self._holders[value] not in readers:
+            return False
         return self.faults.token_uses is None or self._tokens[value] <= self.faults.token_uses
 
     def _is_user(self, encoded: str) -> bool:
@@ -218,9 +233,22 @@ class FaultyRegistry:
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         if self.faults.user is not None and not (scheme == "Basic" and self._is_user(value)):
             return web.Response(status=401)
-        scope = parse_qs(request.query_string).get("scope", [""])[0]
+        user, password = _pair(value) if scheme == "Basic" else (None, "")
+        users = {name: word for readers in self.faults.readers.values() for name, word in readers.items()}
+        if self.faults.user is None and user is not None and users and users.get(user) != password:
+            return web.Response(status=401)
+        return self._issue(parse_qs(request.query_string).get("scope", [""])[0], user)
+
+    def _token_by_form(self, form: dict[str, str]) -> web.Response:
+        user = self.faults.identity_tokens.get(form.get("refresh_token", ""))
+        if form.get("grant_type") != "refresh_token" or not form.get("client_id") or not form.get("service") or user is None:
+            return web.json_response({"error": "invalid_grant"}, status=400)
+        return self._issue(form["scope"], user)
+
+    def _issue(self, scope: str, user: str | None) -> web.Response:
         token = f"token-{len(self._tokens)}-{scope.replace(':', '-').replace('/', '-')}"
         self._tokens[token] = 0
+        self._holders[token] = user
         return web.json_response({"token": token, "expires_in": self.faults.token_lifetime})
 
     # Content
@@ -322,6 +350,11 @@ class FaultyRegistry:
                 await self.release.wait()
             if faults.between_pieces:
                 await asyncio.sleep(faults.between_pieces)
+
+
+def _pair(encoded: str) -> tuple[str, str]:
+    user, _, password = base64.b64decode(encoded).decode().partition(":")
+    return user, password
 
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:

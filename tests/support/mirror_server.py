@@ -95,15 +95,20 @@ async def mirror_server(
     *,
     upstream: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    upstreams: Mapping[str, Any] | None = None,
     metrics: Metrics | None = None,
 ) -> AsyncIterator[MirrorServer]:
-    """upstream: settings of `hub.test`, the default upstream. settings: further sections of the configuration."""
+    """upstream: settings of `hub.test`, the default upstream. settings: further sections of the configuration.
+
+    upstreams: settings of further upstreams, by name.
+    """
     async with AsyncExitStack() as stack:
         hub = await stack.enter_async_context(FaultyRegistry())
         table = {"url": hub.url, "attempts": 1, "connect_timeout": 2, "read_timeout": 2, **(upstream or {})}
         sections = {"store": {"min_free": 0}, "tags": {"ttl": 0, "absent": 0}, **(settings or {})}
+        tables = {HUB: table, **(upstreams or {})}
         server = {"data": root / "data", **sections.pop("server", {})}
-        config = Config.model_validate({"default_upstream": HUB, "server": server, "upstreams": {HUB: table}, **sections})
+        config = Config.model_validate({"default_upstream": HUB, "server": server, "upstreams": tables, **sections})
         counted = metrics or Metrics(process=False)
         access_file = root / "access.jsonl"
         access_log = AccessLog(access_file)

@@ -19,6 +19,10 @@ SECRET = "s3cr3tValue123"
         f"postgresql+asyncpg://debark:{SECRET}@db/debark",
         f'{{"token": "{SECRET}", "expires_in": 300}}',
         f"login failed for me, password={SECRET}",
+        f"grant_type=refresh_token&refresh_token={SECRET}&scope=x",
+        f'{{"auths": {{"ghcr.io": {{"identitytoken": "{SECRET}"}}}}}}',
+        f'{{"Username": "<token>", "Secret": "{SECRET}"}}',
+        f"gAAAAABn{SECRET}{'x' * 80}==",
         f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n-----END RSA PRIVATE KEY-----",
         f"-----BEGIN PRIVATE KEY-----\n{SECRET}",
         f"eyJhbGciOiJSUzI1NiJ9.{SECRET}.{SECRET}",
@@ -30,7 +34,18 @@ def test_secrets_are_known_by_their_form(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["authorization", "Proxy-Authorization", "password", "db_password", "token", "access_token", "Cookie", "secret"]
+    "key",
+    [
+        "authorization",
+        "Proxy-Authorization",
+        "password",
+        "db_password",
+        "token",
+        "access_token",
+        "Cookie",
+        "secret",
+        "identitytoken",
+    ],
 )
 def test_secrets_are_known_by_their_key_at_any_depth(key: str) -> None:
     assert SECRET not in str(redact({key: SECRET}))

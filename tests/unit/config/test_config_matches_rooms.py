@@ -10,8 +10,10 @@ from mirror.fetch.filler import FetchLimits
 from mirror.fetch.manifests import ManifestLimits
 from mirror.jobs.retry import RetryPolicy
 from mirror.proxy.blob_response import SendLimits
+from mirror.proxy.rights import RightsLimits
 from mirror.state.engine import DatabaseSettings
 from mirror.store.eviction import EvictionPolicy
+from mirror.upstream.credential_helper import HelperLimits
 from mirror.upstream.model import Upstream
 from mirror.upstream.presets import PRESETS
 from publisher.catalog_memory import DEFAULT_BYTES
@@ -120,6 +122,13 @@ def test_upstreams() -> None:
         assert room == PRESETS[name]
         assert (settings.connect_timeout, settings.read_timeout) == (room.connect_timeout, room.read_timeout)
         assert settings.max_transfers == room.max_transfers
+
+
+def test_credentials() -> None:
+    settings, limits, rights = CONFIG.upstreams["docker.io"], HelperLimits(), RightsLimits()
+    assert (settings.credential_time, settings.helper_time) == (limits.lifetime, limits.timeout)
+    access = CONFIG.access
+    assert (access.rights, access.rights_kept, access.wrong_passwords) == (rights.fresh, rights.kept, rights.wrong)
 
 
 def test_durations_are_shown_as_they_are_read() -> None:

@@ -13,6 +13,7 @@ from mirror.errors import Denied, NotFound, Unavailable
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, RepositoryName
 from mirror.proxy.access import Access
+from mirror.proxy.ways import Way
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.model import Credential
 from tests.support.faulty_registry import FaultyRegistry
@@ -82,7 +83,14 @@ async def access_of(hub: FaultyRegistry, clock: Clock, links: MemoryLinks | None
     async with session_for(wanted) as session:
         client = UpstreamClient(session, wanted, retry=QUICK)
         guard = UpstreamClient(session, wanted, anonymous=True, retry=QUICK)
-        yield Access(links or MemoryLinks(), {HUB: client}, {HUB: guard}, seconds=600, longest=86_400, timer=clock)
+        ways = {HUB: way_of(client)}
+        yield Access(links or MemoryLinks(), ways, {HUB: guard}, seconds=600, longest=86_400, timer=clock)
+
+
+def way_of(client: UpstreamClient) -> Way:
+    """Nothing is read in these tests."""
+    nothing: Any = None
+    return Way(client, nothing, nothing, nothing)
 
 
 async def test_one_question_shows_for_a_while_that_a_repository_is_public(hub: FaultyRegistry) -> None:
@@ -128,7 +136,7 @@ async def test_a_blob_that_no_manifest_names_is_asked_for_once_also_without_the_
     links.is_down = True
     async with access_of(hub, clock, links) as access:
         for _ in range(2):
-            assert await access.check_blob(NAME, Digest.of(LAYER)) == len(LAYER)
+            assert (await access.check_blob(NAME, Digest.of(LAYER)))[1] == len(LAYER)
         assert hub.count("HEAD", "/blobs/") == 2  # As nobody, and then with the account.
         with pytest.raises(NotFound):
             await access.check_blob(NAME, Digest.of(b"no"))

@@ -1,0 +1,89 @@
+"""Wires what serves private content: for each upstream that clients' credentials are passed to, a store and caches of its own.
+
+Nothing here is shared with what is public, with another upstream, or with the publisher: whoever asks another repository for a
+digest that is here finds nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from mirror.background import running
+from mirror.chores import sweep_parts
+from mirror.config import wiring
+from mirror.config.models import Config
+from mirror.data import DataDirectory
+from mirror.fetch.blobs import BlobFetcher
+from mirror.fetch.listings import ListingLimits, Listings
+from mirror.fetch.manifests import ManifestFetcher
+from mirror.fetch.private_memory import RememberedLinks, RememberedTags
+from mirror.oci.digest import Digest
+from mirror.proxy.client_address import AddressRanges
+from mirror.proxy.logins import Logins
+from mirror.proxy.rights import Rights, RightsLimits
+from mirror.proxy.routes import UpstreamNames
+from mirror.proxy.seal import Seal, seal_key
+from mirror.proxy.ways import Way
+from mirror.store.blobs import BlobStore
+from mirror.store.evictor import Evictor, Needed
+from mirror.upstream.client import UpstreamClient
+
+
+class _NothingNeeded:
+    """Implements `mirror.store.evictor.Needs`: the longest unused goes first."""
+
+    async def look(self) -> Needed:
+        return Needed(frozenset(), frozenset())
+
+    async def held(self, digests: Sequence[Digest]) -> frozenset[Digest]:  # noqa: ARG002
+        return frozenset()
+
+
+async def open_rights(
+    config: Config, anonymous: Mapping[str, UpstreamClient], stack: AsyncExitStack, *, has_chores: bool = True
+) -> Rights:
+    """Rights of clients, with the ways to what they may read. anonymous: clients of upstreams, whose rights are replaced.
+
+    has_chores: whether to do what one process of a server does for all of them. Raises StorageFull, Unavailable.
+    """
+    passing = [name for name, upstream in config.active_upstreams.items() if upstream.private == "client"]
+    ways = {name: await _open_way(config, anonymous[name], stack, has_chores=has_chores) for name in passing}
+    access = config.access
+    rights = Rights(ways, RightsLimits(fresh=access.rights, kept=access.rights_kept, wrong=access.wrong_passwords))
+    stack.push_async_callback(rights.close)
+    return rights
+
+
+def open_logins(config: Config, names: UpstreamNames) -> Logins | None:
+    """How clients log in; None if no upstream takes their credentials. Raises InvalidInput, Unavailable for the key."""
+    passing = frozenset(name for name, upstream in config.active_upstreams.items() if upstream.private == "client")
+    if not passing:
+        return None
+    seconds = int(config.access.token_time)
+    return Logins(
+        names,
+        passing,
+        Seal(seal_key(DataDirectory(config.data).run / "token_key"), seconds),
+        seconds,
+        config.server.public_url,
+        AddressRanges.parse(config.access.trusted_proxies),
+    )
+
+
+async def _open_way(config: Config, client: UpstreamClient, stack: AsyncExitStack, *, has_chores: bool) -> Way:
+    root = DataDirectory(config.data).private / client.upstream.name
+    store = BlobStore(root, config.store.min_free)
+    evictor = Evictor(store, _NothingNeeded(), replace(wiring.eviction_policy(config), max_bytes=config.store.private_size))
+    if has_chores:
+        await stack.enter_async_context(running("private_sweep", lambda: sweep_parts(store, config.store.keep_parts)))
+        await stack.enter_async_context(running("private_eviction", evictor.run))
+    tags, links = RememberedTags(config.memory.tags), RememberedLinks(config.memory.links)
+    manifests = ManifestFetcher(store, tags, links, wiring.manifest_limits(config))
+    stack.push_async_callback(manifests.close)
+    blobs = BlobFetcher(store, wiring.fetch_limits(config), make_room=evictor.make_room)
+    stack.push_async_callback(blobs.close)
+    listings = Listings(manifests, ListingLimits(config.tags.ttl, config.tags.hold))
+    stack.push_async_callback(listings.close)
+    return Way(client, manifests, blobs, listings, is_private=True)
