@@ -80,7 +80,6 @@ async def serve(invocation: Invocation, nursery: Nursery) -> None:
         await _first(stopped, nursery.lost)
         manager.stopping()
         log.info("stopping")
-        await server.leave()
     if nursery.lost.is_set():
         raise Unavailable("the process that makes workers has died, and no worker can be started again: start the server again")
 
@@ -93,6 +92,7 @@ class _Server:
         self._invocation = invocation
         self._config = invocation.config
         self._listeners = listeners
+        self._serves = False
         self._publishing = Publishing(invocation.publisher_command, pool.parts)
 
     @property
@@ -104,6 +104,7 @@ class _Server:
     async def start(self) -> None:
         """Raises Unavailable."""
         await self.pool.start(self._config)
+        self._serves = True
         await self._publishing.apply(self._config)
 
     async def reload_each(self, asked: asyncio.Event) -> None:
@@ -117,14 +118,11 @@ class _Server:
             finally:
                 self._invocation.manager.ready(self.status)
 
-    async def leave(self) -> None:
-        """Say that the server goes, to who decides where traffic goes, for as long as the settings say."""
-        if self._config.server.stop_delay:
-            await self.pool.leave()
-            await asyncio.sleep(self._config.server.stop_delay)
-
     async def close(self) -> None:
         """Stop, in good order."""
+        if self._serves and self._config.server.stop_delay:
+            await self.pool.leave()
+            await asyncio.sleep(self._config.server.stop_delay)
         for listener in self._listeners:
             listener.close()
         await asyncio.gather(self.pool.stop(self._config.server.grace), self._publishing.close())

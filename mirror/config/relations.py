@@ -56,6 +56,8 @@ def _credentials(config: Config) -> Iterator[tuple[Place, str]]:
                 ("upstreams", name, sources[1]),
                 f"the credential comes from '{sources[0]}' already; only one of them can be used",
             )
+        if "/" in upstream.credential_helper and not upstream.credential_helper.startswith("/"):
+            yield ("upstreams", name, "credential_helper"), "is neither the name of a program nor an absolute path"
         if upstream.private == "serve" and not sources and not upstream.namespaces:
             yield ("upstreams", name, "private"), '"serve" is about what a credential can read, but there is none'
 

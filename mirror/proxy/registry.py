@@ -104,6 +104,8 @@ class Registry:
                 response, exchange.cache = await self.discovery.referrers(request, name, subject, exchange.visitor)
             case _:
                 response, exchange.cache = await self.discovery.tags(request, route.name, exchange.visitor)
+        if exchange.visitor.credential is not None:
+            headers |= PRIVATE_HEADERS
         response.headers.update({**headers, CACHE_HEADER: exchange.cache.value})
         return response
 

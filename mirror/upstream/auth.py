@@ -207,7 +207,7 @@ class Authenticator:
 
 
 def _basic_header(credential: Credential) -> str:
-    pair = f"{credential.username}:{credential.password}".encode()
+    pair = f"{credential.username}:{credential.password}".encode("utf-8", "replace")
     return f"{_BASIC}{base64.b64encode(pair).decode()}"
 
 

@@ -25,6 +25,13 @@ Answer = Callable[[Any], Awaitable[Any]]
 _LONGEST_LINE = 64 << 20
 
 
+class Ended(Unavailable):
+    """The other process has ended, or closed its end."""
+
+    def __init__(self) -> None:
+        super().__init__("the other process has ended")
+
+
 class Channel:
     """One end."""
 
@@ -49,7 +56,7 @@ class Channel:
         number = next(self._numbers)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._listening.done():
-            raise Unavailable("the other process has ended")
+            raise Ended
         self._asked[number] = answer
         try:
             async with asyncio.timeout(seconds):
@@ -92,7 +99,7 @@ class Channel:
         finally:
             for asked in self._asked.values():
                 if not asked.done():
-                    asked.set_exception(Unavailable("the other process has ended"))
+                    asked.set_exception(Ended())
 
     async def _answer(self, message: Mapping[str, Any]) -> None:
         try:
@@ -110,4 +117,4 @@ class Channel:
             self._writer.write(json.dumps(message).encode() + b"\n")
             await self._writer.drain()
         except OSError as error:
-            raise Unavailable("the other process has ended") from error
+            raise Ended from error

@@ -19,7 +19,7 @@ import structlog
 from mirror.config.models import Config
 from mirror.errors import MirrorError, Unavailable
 from mirror.snapshot import Snapshot, added, lasting
-from mirror.workers.channel import Channel
+from mirror.workers.channel import Channel, Ended
 from mirror.workers.nursery import Nursery
 from mirror.workers.seats import SEATS, Seats
 from mirror.workers.worker import Start
@@ -102,7 +102,7 @@ class WorkerPool:
             try:
                 self._appoint(await self._spawn(number, config))
             except Unavailable as error:
-                log.error("worker_not_changed", worker=number, reason=str(error))  # noqa: TRY400 - no bug; its keeper goes on
+                log.error("worker_not_changed", worker=number, reason=str(error))  # noqa: TRY400 - no bug
         for number in [number for number in self._posts if number >= config.workers]:
             self._dismiss(self._posts.pop(number))
 
@@ -121,10 +121,11 @@ class WorkerPool:
 
     async def figures(self) -> Snapshot:
         """The metrics of all workers, those that have ended included."""
-        living = [post.child for post in self._posts.values() if post.child.lives]
-        await asyncio.gather(*(self._count(child) for child in (*living, *self._leaving)))
-        # What ends keeps its counters, but no longer has memory or connections that anybody asks about.
-        parts = [child.figures for child in living] + [lasting(child.figures) for child in self._leaving]
+        posts = list(self._posts.values())
+        await asyncio.gather(*(self._count(child) for child in (*(post.child for post in posts), *self._leaving)))
+        # What ends keeps its counters, but no longer has memory or connections that anybody asks about; what has ended is past.
+        parts = [post.child.figures for post in posts if post.child.lives]
+        parts += [lasting(child.figures) for child in self._leaving]
         return added([*parts, self._past, self._own_figures()])
 
     async def findings(self) -> dict[str, str | None]:
@@ -140,8 +141,10 @@ class WorkerPool:
 
         # A worker that starts again is silent as well.
         await asyncio.gather(*(ask(post.child) for post in self._posts.values()))
+        wanted = self._config.workers if self._config is not None else 0
+        silent += sorted(set(range(wanted)) - self._posts.keys())
         names = ", ".join(map(str, sorted(silent)))
-        found["workers"] = f"{len(silent)} of {len(self._posts)} do not answer: {names}; the log says why" if silent else None
+        found["workers"] = f"{len(silent)} of {wanted} do not answer: {names}; the log says why" if silent else None
         return found
 
     async def is_alive(self) -> bool:
@@ -177,8 +180,10 @@ class WorkerPool:
         except BaseException as error:
             await channel.close()
             await self._wait_or_kill(child, _ASK_SECONDS)
-            if isinstance(error, Unavailable) and exited.result() < 0:
-                raise Unavailable(f"worker {number} was ended by signal {-exited.result()} while it started") from error
+            if isinstance(error, Ended):
+                code = exited.result()
+                how = f"by signal {-code}" if code < 0 else f"with exit code {code}, having said why"
+                raise Unavailable(f"worker {number} ended while it started, {how}") from error
             raise
         log.info("worker_serves", worker=number, pid=pid)
         return child

@@ -86,10 +86,19 @@ async def ask_all(opened: list[http.client.HTTPConnection], path: str) -> list[A
 
 async def by_worker(debark: DebarkProcess) -> list[http.client.HTTPConnection]:
     """A connection to each of two workers; to be closed."""
-    opened = [http.client.HTTPConnection(debark.address, timeout=60) for _ in range(2)]
-    answers = [await asyncio.to_thread(ask, connection, "/readyz") for connection in opened]
-    assert len({worker_of(answer) for answer in answers}) == 2
-    return opened
+    found: dict[str, http.client.HTTPConnection] = {}
+    surplus: list[http.client.HTTPConnection] = []
+    while len(found) < 2:
+        assert len(surplus) < 100
+        connection = http.client.HTTPConnection(debark.address, timeout=60)
+        worker = worker_of(await asyncio.to_thread(ask, connection, "/readyz"))
+        if worker in found:
+            surplus.append(connection)
+        else:
+            found[worker] = connection
+    for connection in surplus:
+        connection.close()
+    return list(found.values())
 
 
 async def test_few_connections_are_spread(tmp_path: Path, hub: FaultyRegistry) -> None:
@@ -132,11 +141,12 @@ async def test_a_cold_manifest_by_digest_is_one_request(tmp_path: Path, hub: Fau
 async def test_a_tag_that_one_worker_has_asked_for_again_is_fresh_for_the_other(tmp_path: Path, hub: FaultyRegistry) -> None:
     image = add_image(hub, "team/app", "1", LAYER)
     async with serving(tmp_path, hub, SETTINGS + '[tags]\nttl = "2 s"\n') as debark:
-        with connections(debark.address, 2) as opened:
-            await ask_all(opened, f"/v2/{NAME}/manifests/1")
-            await asyncio.sleep(2.1)
-            for connection in opened:
-                assert (await asyncio.to_thread(ask, connection, f"/v2/{NAME}/manifests/1")).body == image.raw
+        opened = await by_worker(debark)
+        await ask_all(opened, f"/v2/{NAME}/manifests/1")
+        await asyncio.sleep(2.1)
+        for connection in opened:
+            assert (await asyncio.to_thread(ask, connection, f"/v2/{NAME}/manifests/1")).body == image.raw
+            connection.close()
 
     assert (hub.count("GET", "/manifests/"), hub.count("HEAD", "/manifests/")) == (1, 1)
 
@@ -193,8 +203,8 @@ async def test_a_worker_that_is_killed_while_it_fills_harms_nobody_else(tmp_path
         assert (await following).body == LAYER
         died = await asyncio.to_thread(debark.wait_for_log, "worker_died")
         assert died[0]["exit_code"] == -signal.SIGKILL
-        await asyncio.to_thread(wait_until, lambda: len(debark.worker_pids()) == 2, 20, lambda: "no new worker")
-        with connections(debark.address, 8) as opened:
+        await asyncio.to_thread(debark.wait_for_log, "worker_serves", 3)
+        with connections(debark.address, 16) as opened:
             answers = await ask_all(opened, f"/v2/{NAME}/blobs/{image.layer}")
         assert {(answer.status, answer.body) for answer in answers} == {(200, LAYER)}
         assert len(set(map(worker_of, answers))) == 2
@@ -218,7 +228,9 @@ def filler_of(debark: DebarkProcess, digest: Digest, pids: list[int]) -> int:
 
 async def test_metrics_and_health_are_the_servers(tmp_path: Path, hub: FaultyRegistry) -> None:
     async with serving(tmp_path, hub) as debark:
-        with connections(debark.address, 6) as opened:
+        first, second = await by_worker(debark)
+        with connections(debark.address, 4) as opened:
+            opened += [first, second]
             await ask_all(opened, "/v2/")
             bodies = [answer.body.decode() for answer in await ask_all(opened, "/metrics")]
             healths = [answer.json() for answer in await ask_all(opened, "/healthz")]
@@ -230,8 +242,10 @@ async def test_metrics_and_health_are_the_servers(tmp_path: Path, hub: FaultyReg
         )
 
     for body in bodies:
+        counts = [float(line.split()[1]) for line in body.splitlines() if line.startswith("debark_open_connections{")]
+        assert len(counts) == 2
+        assert sum(counts) >= 6
         for worker in "01":
-            assert f'debark_open_connections{{worker="{worker}"}} 3.0' in body
             assert f'process_resident_memory_bytes{{worker="{worker}"}}' in body
     assert all(health == {"status": "ok", "parts": dict.fromkeys(health["parts"], "ok")} for health in healths)
     assert {"store", "state", "workers"} <= healths[0]["parts"].keys()

@@ -131,7 +131,8 @@ async def test_who_may_read_it_at_the_hub_reads_it_here(tmp_path: Path) -> None:
             assert (answer.status, answer.body) == (200, body)
             assert (answer.headers["Cache-Control"], answer.headers["Vary"]) == ("private", "Authorization")
             assert (await ada.ask("HEAD", f"/v2/{PRIVATE}/{path}")).status == 200
-        assert json.loads((await ada.get(f"/v2/{PRIVATE}/tags/list")).body)["tags"] == ["1"]
+        tags = await ada.get(f"/v2/{PRIVATE}/tags/list")
+        assert (json.loads(tags.body)["tags"], tags.headers["Cache-Control"]) == (["1"], "private")
         assert (await ada.get(f"/v2/{PRIVATE}/referrers/{image.digest}")).status == 200
         assert mirror.hub.count("GET", f"/blobs/{image.layer}") == 1
         # The same password with the request itself, as containerd's hosts.toml sends it.

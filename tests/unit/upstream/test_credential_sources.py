@@ -120,6 +120,7 @@ def test_settings_that_contradict_each_other_are_told(tmp_path: Path) -> None:
     file = tmp_path / "debark.toml"
     for text, words in (
         ('username = "x"\npassword_file = "p"\ndocker_config = "c"', "comes from 'username' already"),
+        ('credential_helper = "bin/helper"', "neither the name of a program nor an absolute path"),
         ('private = "serve"', '"serve" is about what a credential can read'),
         ('namespaces."Upper Case" = {username = "x", password_file = "p"}', "the beginning of repository names"),
         ('namespaces.team = {username = "x", password = "hunter2"}', "name the file that holds it with 'password_file'"),
