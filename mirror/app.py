@@ -59,9 +59,8 @@ from mirror.store.evictor import Evictor
 from mirror.store.indexes import Indexes
 from mirror.store.links import Links
 from mirror.store.tags import Tags
-from mirror.upstream.auth import TokenCache
 from mirror.upstream.client import UpstreamClient
-from mirror.upstream.session import open_session
+from mirror.upstreams import open_upstreams
 
 USER_AGENT = f"debark/{version('debark')}"
 
@@ -99,8 +98,12 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         conditions = Conditions(database)
         await stack.enter_async_context(running("conditions", lambda: show_conditions(conditions, metrics)))
         pulls = PullQueue(pulls=config.memory.pulls, manifest_bytes=config.memory.pulls_size, on_drop=metrics.pull_event_dropped)
-        clients, guards = await _open_clients(config, metrics, stack)
-        manifests = ManifestFetcher(store, tags, links, wiring.manifest_limits(config))
+        upstreams = await open_upstreams(config, metrics, stack, user_agent=USER_AGENT)
+        clients = upstreams.clients
+        evictor = _evictor(config, store, database, metrics)
+        blobs = BlobFetcher(store, wiring.fetch_limits(config), on_end=metrics.fill, make_room=evictor.make_room)
+        stack.push_async_callback(blobs.close)
+        manifests = ManifestFetcher(store, tags, links, wiring.manifest_limits(config), is_at_hand=blobs.is_at_hand)
         stack.push_async_callback(manifests.close)
         if config.publish.enabled:
             nested = NestedIndexes(_inner_indexes(clients, manifests))
@@ -108,15 +111,12 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
             recorder = _recorder(pulls, config, database, statuses, intake)
             stack.push_async_callback(recorder.drain, _DRAIN_SECONDS)
             await stack.enter_async_context(running("recorder", recorder.run))
-        evictor = _evictor(config, store, database, metrics)
         await stack.enter_async_context(running("eviction", evictor.run))
-        blobs = BlobFetcher(store, wiring.fetch_limits(config), on_end=metrics.fill, make_room=evictor.make_room)
-        stack.push_async_callback(blobs.close)
         listings = Listings(manifests, ListingLimits(config.tags.ttl, config.tags.hold))
         stack.push_async_callback(listings.close)
         default = canonical_registry(config.default_upstream)
         names = UpstreamNames(wiring.upstream_names(config), default, wiring.server_names(config))
-        access = Access(links, clients, guards)
+        access = Access(links, clients, upstreams.guards)
         registry = Registry(
             upstreams=names,
             clients=clients,
@@ -130,6 +130,7 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
             warm=WarmAnswers(min(1.0, config.tags.ttl)),
         )
         probes = _probes(store, blobs, statuses) | ({"publisher": publisher_probe} if publisher_probe else {})
+        probes["upstreams"] = upstreams.problem
         probes |= _publisher_probes(conditions) if config.publish.enabled else {}
         status = StatusApi(statuses, repositories, names, config.server.public_url, probes, pins=Pins(database))
         metrics.watch_disk(DataDirectory(config.data).free_bytes)
@@ -162,31 +163,6 @@ def _guard(config: Config) -> Guard:
         passwords=PasswordFile(Path(access.users_file)) if access.users_file else None,
         tokens=TokenVerifier(issuers) if issuers else None,
     )
-
-
-async def _open_clients(
-    config: Config, metrics: Metrics, stack: AsyncExitStack
-) -> tuple[dict[str, UpstreamClient], dict[str, UpstreamClient]]:
-    """Clients by upstream with the mirror's rights; and anonymous ones of those whose private content is not shared."""
-    known = wiring.upstreams(config)
-    session = open_session(known.values(), user_agent=USER_AGENT, max_connections=config.fetch.max_connections)
-    stack.push_async_callback(session.close)
-    tokens = TokenCache()
-    retries = {name: wiring.upstream_retry(config.upstreams[name]) for name in known}
-
-    def client(name: str, *, anonymous: bool = False) -> UpstreamClient:
-        count = metrics.upstream_request
-        return UpstreamClient(session, known[name], anonymous=anonymous, tokens=tokens, retry=retries[name], on_request=count)
-
-    clients = {name: client(name) for name in known}
-    guards = {
-        name: client(name, anonymous=True)
-        for name, upstream in known.items()
-        if upstream.credential is not None and config.upstreams[name].private == "refuse"
-    }
-    for opened in (*clients.values(), *guards.values()):
-        stack.push_async_callback(opened.close)
-    return clients, guards
 
 
 def _inner_indexes(clients: Mapping[str, UpstreamClient], manifests: ManifestFetcher) -> Fetch:

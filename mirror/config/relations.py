@@ -49,6 +49,8 @@ def _credentials(config: Config) -> Iterator[tuple[Place, str]]:
         if bool(upstream.username) != bool(upstream.password_file):
             present, absent = ("username", "password_file") if upstream.username else ("password_file", "username")
             yield ("upstreams", name, present), f"'{present}' is of no use without '{absent}'"
+        if upstream.breaker_pause > upstream.breaker_longest_pause:
+            yield ("upstreams", name, "breaker_pause"), "is longer than 'breaker_longest_pause'"
         if upstream.private == "serve" and not upstream.username:
             yield ("upstreams", name, "private"), '"serve" is about what a credential can read, but there is no username'
 

@@ -17,6 +17,7 @@ from mirror.errors import Denied, MirrorError, NotFound
 from mirror.oci.challenge import parse_challenges
 from mirror.upstream.auth import Authenticator
 from mirror.upstream.body import upstream_words
+from mirror.upstream.gate import Gate
 from mirror.upstream.model import Failure, Upstream, UpstreamRequest, UpstreamUnavailable
 from mirror.upstream.policy import is_server_error, parse_retry_after
 from mirror.upstream.trust import check_redirect
@@ -34,10 +35,12 @@ class Transport:
         session: aiohttp.ClientSession,
         upstream: Upstream,
         authenticator: Authenticator,
+        gate: Gate,
         on_request: Callable[[UpstreamRequest], None],
     ) -> None:
         """on_request: called at the end of each request, but for its body; those for tokens are not counted."""
         self._session = session
+        self._gate = gate
         self._on_request = on_request
         self._upstream = upstream
         self._authenticator = authenticator
@@ -46,13 +49,31 @@ class Transport:
         self._short = aiohttp.ClientTimeout(total=connect + 2 * read, connect=connect, sock_connect=connect, sock_read=read)
 
     async def send(
-        self, method: str, path: str, headers: Mapping[str, str], *, repository: str, what: str, endless: bool = False
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        *,
+        repository: str,
+        what: str,
+        endless: bool = False,
+        insist: bool = False,
     ) -> aiohttp.ClientResponse:
         """The answer to a request below the base URL, whatever its status but 401 with a way out; the caller releases it.
 
         what: names the thing in messages. endless: the body may take any time, as long as something of it keeps coming.
-        Raises Denied, UpstreamUnavailable.
+        insist: ask also while the upstream is left alone. Raises Denied, UpstreamUnavailable.
         """
+        async with self._gate.attempt(what, transfer=endless, insist=insist) as attempt:
+            response = await self._send(method, path, headers, repository=repository, what=what, endless=endless)
+            if response.status == 429 or is_server_error(response.status):
+                failure = Failure.THROTTLED if response.status == 429 else Failure.ERROR
+                attempt.failure = UpstreamUnavailable(f"status {response.status}", failure, _retry_after(response))
+            return response
+
+    async def _send(
+        self, method: str, path: str, headers: Mapping[str, str], *, repository: str, what: str, endless: bool
+    ) -> aiohttp.ClientResponse:
         start = URL(f"{self._upstream.url}{path}", encoded=True)
         scope = f"repository:{repository}:pull"
         authorization = self._authenticator.known(scope)
@@ -135,7 +156,7 @@ class Transport:
     async def failure(self, response: aiohttp.ClientResponse, what: str) -> MirrorError:
         """What an answer that is not the wanted one means; reads and releases it."""
         status = response.status
-        retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
+        retry_after = _retry_after(response)
         words = await upstream_words(response)
         response.release()
         where = f"upstream {self._upstream.name}"
@@ -153,6 +174,10 @@ class Transport:
 def _kind(path: str) -> str:
     """What a path below the base URL asks for, in one word."""
     return _KINDS.get(path.split("/")[-2], "other")
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    return parse_retry_after(response.headers.get("Retry-After"), time.time())
 
 
 def _reason(error: BaseException) -> str:
