@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sqlalchemy import make_url
-from yarl import URL
 
 from mirror.config.load import read_secret
 from mirror.config.models import Config, UpstreamSettings
@@ -57,7 +57,7 @@ def mirrors(config: Config, upstream: Upstream) -> list[tuple[Upstream, str]]:
         (
             replace(
                 upstream,
-                name=f"{upstream.name}@{URL(mirror.url).authority}",
+                name=f"{upstream.name}@{urlsplit(mirror.url).netloc}",
                 base_url=mirror.url,
                 trusted_hosts=mirror.trusted_hosts,
                 credential=None,

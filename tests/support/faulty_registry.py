@@ -29,7 +29,7 @@ class Faults:
     headers: dict[str, str] = field(default_factory=dict)
     """Further headers of such an answer."""
     statuses: list[int] = field(default_factory=list)
-    """Answer the next requests with these, one each."""
+    """Answer the next requests with these, one each; 0: as it should be."""
     before_headers: float = 0.0
     between_pieces: float = 0.0
     hold_at: int | None = None
@@ -170,7 +170,7 @@ class FaultyRegistry:
         faults = self.faults
         await asyncio.sleep(faults.before_headers)
         status = faults.statuses.pop(0) if faults.statuses else faults.status
-        if status is not None:
+        if status:
             return _error(status, "TOOMANYREQUESTS" if status == 429 else "UNKNOWN", "the hub says no", faults.headers)
         if not self._may(request):
             return _error(401, "UNAUTHORIZED", "authentication required", {"WWW-Authenticate": self._challenge(request)})

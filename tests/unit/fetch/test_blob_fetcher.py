@@ -119,6 +119,25 @@ async def test_a_cut_is_gone_on_with(at: Bench, cut_at: int, *, reset: bool) -> 
     await until(lambda: at.store.size(DIGEST) == SIZE)
 
 
+@pytest.mark.parametrize(
+    ("etag", "sent"),
+    [('"sha256:abc"', '"sha256:abc"'), ('W/"abc"', None), ("abc", None), ('"a"b"', None), (None, None)],
+)
+async def test_a_cut_is_gone_on_with_only_in_the_same_representation(at: Bench, etag: str | None, sent: str | None) -> None:
+    at.hub.faults.cut_at, at.hub.faults.etag = 300_000, etag
+    assert await read_all(at.fetch(DIGEST, SIZE)) == BLOB
+    assert [(request.range, request.if_range) for request in at.hub.seen] == [(None, None), ("bytes=300000-", sent)]
+
+
+async def test_a_representation_that_changed_is_read_from_its_start_and_goes_on_for_readers(at: Bench) -> None:
+    at.hub.faults.cut_at, at.hub.faults.etag = 300_000, '"one"'
+    reading = asyncio.create_task(read_all(at.fetch(DIGEST, SIZE)))
+    await until(lambda: at.hub.faults.cuts == 0)
+    at.hub.faults.etag = '"two"'
+    assert await reading == BLOB
+    assert at.hub.seen[1].if_range == '"one"'
+
+
 async def test_a_cut_at_a_server_without_ranges(at: Bench) -> None:
     at.hub.faults.cut_at, at.hub.faults.ignore_range = 700_000, True
 
