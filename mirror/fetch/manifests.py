@@ -188,7 +188,8 @@ class ManifestFetcher:
         held = self._held.get((name, tag))
         if age < (lifetime if oldest is None else min(oldest, lifetime)):
             is_early = held is None and age > lifetime * (1 - self._limits.early)
-            if is_early and not client.budget.is_low and not client.is_suspended:
+            may_ask = client.is_probe_due if client.is_suspended else not client.budget.is_low
+            if is_early and may_ask:
                 self._refresh_ahead(client, name, tag, record)
             return await self._by_digest(client, name, record.digest)
         if held is not None:

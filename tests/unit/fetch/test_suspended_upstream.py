@@ -115,6 +115,15 @@ async def test_when_it_is_time_one_stale_answer_starts_a_look_in_the_background(
     assert await mirror.get() == (NEW, CacheResult.HIT, None)
 
 
+async def test_nothing_is_refreshed_ahead_before_it_is_time_for_a_look(mirror: Mirror) -> None:
+    await mirror.get()
+    mirror.hub.faults.status = 500
+    await mirror.suspend()
+    mirror.clock.advance(55)
+    assert (await mirror.get())[1] is CacheResult.HIT
+    assert not mirror.fetcher.is_refreshing
+
+
 async def test_a_look_that_fails_harms_nobody(mirror: Mirror) -> None:
     await mirror.get()
     await mirror.hub.kill()

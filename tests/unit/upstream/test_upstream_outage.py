@@ -115,6 +115,9 @@ async def test_a_probe_that_fails_refuses_all_who_waited_for_it(at: Way) -> None
     assert len(at.hub.seen) == asked + 1
     assert sorted(error.failure.value for error in errors) == ["error"] + ["suspended"] * 4
     assert at.gate.breaker.seconds_left == 20
+    at.clock.advance(20)
+    await asyncio.gather(*(at.refusal() for _ in range(5)))
+    assert len(at.hub.seen) == asked + 2
 
 
 async def test_a_probe_whose_asker_leaves_is_taken_over(at: Way) -> None:
