@@ -194,9 +194,10 @@ class ManifestFetcher:
             return await self._by_digest(client, name, record.digest)
         if held is not None:
             return await self._stale(name, record, held)
-        if client.is_suspended:
+        suspension = client.suspension
+        if suspension is not None:
             with contextlib.suppress(Unavailable):
-                answer = await self._stale(name, record, _suspended(name))
+                answer = await self._stale(name, record, _suspended(name, suspension))
                 if client.is_probe_due:
                     self._refresh_ahead(client, name, tag, record)
                 return answer
@@ -356,5 +357,5 @@ def _mark(answer: ManifestAnswer, joined: bool) -> ManifestAnswer:
     return replace(answer, result=CacheResult.JOINED) if joined and answer.result is CacheResult.MISS else answer
 
 
-def _suspended(name: RepositoryName) -> UpstreamUnavailable:
-    return UpstreamUnavailable(f"upstream {name.registry} is not asked for a while, after many failures", Failure.SUSPENDED)
+def _suspended(name: RepositoryName, why: Failure) -> UpstreamUnavailable:
+    return UpstreamUnavailable(f"upstream {name.registry} is not asked for a while, after many failures", why)

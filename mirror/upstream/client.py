@@ -103,9 +103,14 @@ class UpstreamClient:
         return ((self, repository),)
 
     @property
+    def suspension(self) -> Failure | None:
+        """Why the upstream is left alone, SUSPENDED or THROTTLED; None if it is not. What is asked of it now is refused or a probe."""
+        return self._gate.suspension
+
+    @property
     def is_suspended(self) -> bool:
-        """Whether the upstream has failed so often that it is left alone: what is asked of it now is refused or a probe."""
-        return self._gate.breaker.is_open
+        """Whether it is left alone."""
+        return self.suspension is not None
 
     @property
     def is_probe_due(self) -> bool:

@@ -6,6 +6,7 @@ Each process of a server has gates of its own: what one has learnt of an outage,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -47,6 +48,7 @@ class Gate:
     ) -> None:
         """clock: seconds that only grow."""
         self.name = upstream.name
+        self._patience = upstream.connect_timeout
         self.transfers = FairSlots(upstream.max_transfers)
         self.requests = FairSlots(upstream.max_requests)
         self.breaker = CircuitBreaker(upstream.breaker, clock, on_change)
@@ -84,6 +86,13 @@ class Gate:
                 self._settled = asyncio.Event()
 
     @property
+    def suspension(self) -> Failure | None:
+        """Why requests are refused now: SUSPENDED, or THROTTLED, which holds for all but blobs. None: they are not."""
+        if not self.breaker.is_open:
+            return None
+        return Failure.THROTTLED if self.breaker.is_throttled else Failure.SUSPENDED
+
+    @property
     def problem(self) -> str | None:
         """Why the upstream is not asked now, for the operator; None if it is."""
         breaker = self.breaker
@@ -92,19 +101,23 @@ class Gate:
         return f"upstream {self.name} is not asked for {ceil(breaker.seconds_left)} s more: {breaker.reason}"
 
     async def _admitted(self, what: str, *, transfer: bool) -> Verdict:
-        while (verdict := self.breaker.admit(transfer=transfer)) is Verdict.WAIT:
-            await self._settled.wait()
-        if verdict is Verdict.REFUSE:
+        verdict = self.breaker.admit(transfer=transfer)
+        if verdict is Verdict.WAIT:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._patience):
+                    while (verdict := self.breaker.admit(transfer=transfer)) is Verdict.WAIT:
+                        await self._settled.wait()
+        if verdict in (Verdict.REFUSE, Verdict.WAIT):
             seconds = max(ceil(self.breaker.seconds_left), 1)
             raise UpstreamUnavailable(
                 f"upstream {self.name} is not asked for {what} now, but again in {seconds} s: {self.breaker.reason}",
-                Failure.THROTTLED if self.breaker.is_throttled else Failure.SUSPENDED,
+                self.suspension or Failure.SUSPENDED,
                 seconds,
             )
         return verdict
 
     def _failed(self, error: UpstreamUnavailable, *, probe: bool) -> None:
         reason = _WORDS.get(error.failure, str(error))
-        if error.failure is Failure.UNREACHABLE and error.__cause__ is not None:
+        if error.failure is Failure.UNREACHABLE and isinstance(error.__cause__, OSError):
             reason = f"{reason} ({error.__cause__})"
         self.breaker.failed(error.failure, reason, probe=probe, retry_after=error.retry_after)

@@ -20,7 +20,7 @@ from mirror.upstream.auth import TokenCache
 from mirror.upstream.budget import Budget
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.gate import Gate
-from mirror.upstream.model import FetchedManifest, ManifestInfo, Upstream, UpstreamRequest
+from mirror.upstream.model import Failure, FetchedManifest, ManifestInfo, Upstream, UpstreamRequest
 from mirror.upstream.policy import RetryPolicy
 
 log = structlog.get_logger()
@@ -60,9 +60,12 @@ class MirroredClient(UpstreamClient):
         self._mirrors = tuple(mirrors)
 
     @property
-    def is_suspended(self) -> bool:
-        """Whether neither the upstream nor a mirror is to be asked."""
-        return super().is_suspended and all(mirror.client.is_suspended for mirror in self._mirrors)
+    def suspension(self) -> Failure | None:
+        """Why neither the upstream nor a mirror is to be asked; None if one is. Who throttles still gives blobs."""
+        reasons = {super().suspension, *(mirror.client.suspension for mirror in self._mirrors)}
+        if None in reasons:
+            return None
+        return Failure.THROTTLED if Failure.THROTTLED in reasons else Failure.SUSPENDED
 
     @property
     def is_probe_due(self) -> bool:

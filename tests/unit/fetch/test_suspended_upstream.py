@@ -165,6 +165,10 @@ async def test_a_hub_that_gives_blobs_on_is_no_reason_to_hold_a_manifest_back(mi
     mirror.hub.faults.status = status
     if status == 429:
         assert (await mirror.get())[:2] == (RAW, CacheResult.STALE)
+        assert mirror.client.is_suspended
+        asked = len(mirror.hub.seen)
+        assert (await mirror.get())[:2] == (RAW, CacheResult.STALE)
+        assert len(mirror.hub.seen) == asked
     else:
         with pytest.raises(Exception, match="denies access"):
             await mirror.get()

@@ -120,6 +120,19 @@ async def test_a_probe_that_fails_refuses_all_who_waited_for_it(at: Way) -> None
     assert len(at.hub.seen) == asked + 2
 
 
+async def test_nobody_waits_long_for_a_probe_that_hangs() -> None:
+    async with way(connect_timeout=0.1) as at:
+        at.hub.faults.status = 502
+        await at.fail()
+        at.clock.advance(10)
+        at.hub.faults.before_headers = 1.0
+        probe = asyncio.create_task(at.refusal())
+        await asyncio.sleep(0.02)
+        assert (await at.refusal()).failure is Failure.SUSPENDED
+        assert not probe.done()
+        assert (await probe).failure is Failure.ERROR
+
+
 async def test_a_probe_whose_asker_leaves_is_taken_over(at: Way) -> None:
     at.hub.faults.status = 502
     await at.fail()
