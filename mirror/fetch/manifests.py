@@ -187,9 +187,7 @@ class ManifestFetcher:
         age, lifetime = self._clock() - record.checked_at, self._limits.tag_seconds
         held = self._held.get((name, tag))
         if age < (lifetime if oldest is None else min(oldest, lifetime)):
-            is_early = held is None and age > lifetime * (1 - self._limits.early)
-            may_ask = client.is_probe_due if client.is_suspended else not client.budget.is_low
-            if is_early and may_ask:
+            if held is None and age > lifetime * (1 - self._limits.early) and _may_ask_ahead(client):
                 self._refresh_ahead(client, name, tag, record)
             return await self._by_digest(client, name, record.digest)
         if held is not None:
@@ -355,6 +353,10 @@ class ManifestFetcher:
 
 def _mark(answer: ManifestAnswer, joined: bool) -> ManifestAnswer:
     return replace(answer, result=CacheResult.JOINED) if joined and answer.result is CacheResult.MISS else answer
+
+
+def _may_ask_ahead(client: UpstreamClient) -> bool:
+    return client.is_probe_due if client.is_suspended else not client.budget.is_low
 
 
 def _suspended(name: RepositoryName, why: Failure) -> UpstreamUnavailable:

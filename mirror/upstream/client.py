@@ -104,7 +104,7 @@ class UpstreamClient:
 
     @property
     def suspension(self) -> Failure | None:
-        """Why the upstream is left alone, SUSPENDED or THROTTLED; None if it is not. What is asked of it now is refused or a probe."""
+        """Why the upstream is left alone, so that requests are refused or probes: SUSPENDED or THROTTLED. None: it is not."""
         return self._gate.suspension
 
     @property
