@@ -66,8 +66,7 @@ from mirror.store.indexes import Indexes
 from mirror.store.links import Links
 from mirror.store.tags import Tags
 from mirror.upstream.client import UpstreamClient
-from mirror.upstream.session import open_session
-from mirror.upstream.token_cache import TokenCache
+from mirror.upstreams import open_upstreams
 
 USER_AGENT = f"debark/{version('debark')}"
 
@@ -124,10 +123,15 @@ async def open_mirror(
         await stack.enter_async_context(running("publications", publications.watch))
         conditions = Conditions(database)
         pulls = PullQueue(pulls=config.memory.pulls, manifest_bytes=config.memory.pulls_size, on_drop=metrics.pull_event_dropped)
-        clients, guards = await _open_clients(config, metrics, stack)
+        upstreams = await open_upstreams(config, metrics, stack, user_agent=USER_AGENT)
+        clients = upstreams.clients
+        evictor = _evictor(config, store, database, metrics)
+        blobs = BlobFetcher(store, wiring.fetch_limits(config), on_end=metrics.fill, make_room=evictor.make_room)
+        stack.push_async_callback(blobs.close)
         turns = Turns(config.data / "run" / "turns")
         stack.callback(turns.close)
-        manifests = ManifestFetcher(store, tags, links, wiring.manifest_limits(config), turns=turns)
+        limits = wiring.manifest_limits(config)
+        manifests = ManifestFetcher(store, tags, links, limits, turns=turns, is_at_hand=blobs.is_at_hand)
         stack.push_async_callback(manifests.close)
         if config.publish.enabled:
             nested = NestedIndexes(_inner_indexes(clients, manifests))
@@ -135,20 +139,18 @@ async def open_mirror(
             recorder = _recorder(pulls, config, database, statuses, intake)
             stack.push_async_callback(recorder.drain, _DRAIN_SECONDS)
             await stack.enter_async_context(running("recorder", recorder.run))
-        evictor = _evictor(config, store, database, metrics)
         if has_chores:
             await stack.enter_async_context(running("sweep", lambda: sweep_parts(store, config.store.keep_parts)))
             await stack.enter_async_context(running("job_counts", lambda: count_jobs(statuses, metrics)))
             await stack.enter_async_context(running("conditions", lambda: show_conditions(conditions, metrics)))
             await stack.enter_async_context(running("eviction", evictor.run))
-        blobs = BlobFetcher(store, wiring.fetch_limits(config), on_end=metrics.fill, make_room=evictor.make_room)
-        stack.push_async_callback(blobs.close)
         listings = Listings(manifests, ListingLimits(config.tags.ttl, config.tags.hold))
         stack.push_async_callback(listings.close)
         default = canonical_registry(config.default_upstream)
         names = UpstreamNames(wiring.upstream_names(config), default, wiring.server_names(config))
         ways = {name: Way(client, manifests, blobs, listings) for name, client in clients.items()}
-        access = Access(links, ways, guards, await open_rights(config, guards, stack, has_chores=has_chores))
+        rights = await open_rights(config, upstreams.guards, stack, has_chores=has_chores)
+        access = Access(links, ways, upstreams.guards, rights)
         logins = open_logins(config, names)
         registry = Registry(
             upstreams=names,
@@ -160,7 +162,8 @@ async def open_mirror(
             warm=WarmAnswers(min(1.0, config.tags.ttl)),
             logins=logins,
         )
-        probes = _probes(store, blobs, statuses) | (_publisher_probes(conditions) if config.publish.enabled else {})
+        probes = {**_probes(store, blobs, statuses), "upstreams": upstreams.problem}
+        probes |= _publisher_probes(conditions) if config.publish.enabled else {}
         status = StatusApi(
             statuses,
             Repositories(database),
@@ -206,31 +209,6 @@ def _guard(config: Config) -> Guard:
         passwords=PasswordFile(Path(access.users_file)) if access.users_file else None,
         tokens=TokenVerifier(issuers) if issuers else None,
     )
-
-
-async def _open_clients(
-    config: Config, metrics: Metrics, stack: AsyncExitStack
-) -> tuple[dict[str, UpstreamClient], dict[str, UpstreamClient]]:
-    """Clients by upstream with the mirror's rights; and anonymous ones of those whose private content is not shared."""
-    known = wiring.upstreams(config)
-    session = open_session(known.values(), user_agent=USER_AGENT, max_connections=config.fetch.max_connections)
-    stack.push_async_callback(session.close)
-    tokens = TokenCache()
-    retries = {name: wiring.upstream_retry(config.upstreams[name]) for name in known}
-
-    def client(name: str, *, anonymous: bool = False) -> UpstreamClient:
-        count = metrics.upstream_request
-        return UpstreamClient(session, known[name], anonymous=anonymous, tokens=tokens, retry=retries[name], on_request=count)
-
-    clients = {name: client(name) for name in known}
-    guards = {
-        name: client(name, anonymous=True)
-        for name, upstream in known.items()
-        if (private := config.upstreams[name].private) == "client" or (private == "refuse" and upstream.credential is not None)
-    }
-    for opened in (*clients.values(), *guards.values()):
-        stack.push_async_callback(opened.close)
-    return clients, guards
 
 
 def _inner_indexes(clients: Mapping[str, UpstreamClient], manifests: ManifestFetcher) -> Fetch:

@@ -19,6 +19,7 @@ from mirror.snapshot import Snapshot, exposition, snapshot_of
 from mirror.upstream.model import UpstreamRequest
 
 _SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
+_AGES = (60.0, 600.0, 3600.0, 6 * 3600.0, 86_400.0, 7 * 86_400.0, 30 * 86_400.0)
 
 
 class _Registry(CollectorRegistry):
@@ -55,6 +56,31 @@ class Metrics:
             "Requests for manifests and blobs to upstreams; status 0: no answer",
             ("upstream", "method", "kind", "status"),
             registry=registry,
+        )
+        self._circuits = Gauge(
+            "debark_upstream_circuit_open",
+            "1 while an upstream (or name@host: a mirror of it) is left alone after failures",
+            ("upstream",),
+            registry=registry,
+        )
+        self._openings = Counter("debark_upstream_circuit_openings", "How often that began", ("upstream",), registry=registry)
+        self._transfers = Gauge(
+            "debark_upstream_transfers", "Blobs being fetched, and waiting for it", ("upstream", "stage"), registry=registry
+        )
+        self._budget_limit = Gauge(
+            "debark_upstream_pull_limit", "Pulls that an upstream grants in one window", ("upstream",), registry=registry
+        )
+        self._budget_remaining = Gauge(
+            "debark_upstream_pulls_remaining",
+            "Pulls that it still grants, when it last said so",
+            ("upstream",),
+            registry=registry,
+        )
+        self._stale = Histogram(
+            "debark_stale_answer_age_seconds",
+            "Stale manifests by the time since the upstream gave them",
+            registry=registry,
+            buckets=_AGES,
         )
         self._pull_events_dropped = Counter(
             "debark_pull_events_dropped", "Pulls that were not recorded because the queue was full", registry=registry
@@ -112,6 +138,27 @@ class Metrics:
     def upstream_request(self, request: UpstreamRequest) -> None:
         """One request to an upstream came to its end."""
         self._upstream.labels(request.upstream, request.method, request.kind, str(request.status)).inc()
+
+    def watch_upstream(self, upstream: str, running: Callable[[], float], waiting: Callable[[], float]) -> None:
+        """Ask these functions for the numbers of transfers whenever the metrics are read."""
+        self._circuits.labels(upstream).set(0)
+        self._transfers.labels(upstream, "running").set_function(running)
+        self._transfers.labels(upstream, "waiting").set_function(waiting)
+
+    def circuit(self, upstream: str, *, is_open: bool) -> None:
+        """An upstream is left alone from now on, or is not any more."""
+        self._circuits.labels(upstream).set(is_open)
+        if is_open:
+            self._openings.labels(upstream).inc()
+
+    def upstream_budget(self, upstream: str, limit: int, remaining: int) -> None:
+        """An upstream said how many pulls it grants the mirror's own account or address."""
+        self._budget_limit.labels(upstream).set(limit)
+        self._budget_remaining.labels(upstream).set(remaining)
+
+    def stale_answer(self, age: float) -> None:
+        """A manifest was given out that the upstream gave `age` seconds ago and could not confirm now."""
+        self._stale.observe(age)
 
     def pull_event_dropped(self) -> None:
         """A pull was served, but not recorded."""

@@ -48,7 +48,7 @@ def open_clients(config: Config, stack: AsyncExitStack) -> Clients:
 
     def client(upstream: Upstream, *, anonymous: bool) -> UpstreamClient:
         retry = wiring.upstream_retry(config.upstreams[upstream.name])
-        made = UpstreamClient(session, upstream, anonymous=anonymous, tokens=tokens, retry=retry)
+        made = UpstreamClient(session, upstream, anonymous=anonymous, tokens=tokens, retry=retry, background=True)
         stack.push_async_callback(made.close)
         return made
 

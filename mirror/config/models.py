@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mirror.config.values import (
     Addresses,
@@ -29,6 +29,7 @@ from mirror.config.values import (
     PlatformName,
     RegistryName,
     RepositoryPath,
+    RepositoryPrefix,
     Size,
     StoragePlace,
     WholeSeconds,
@@ -164,6 +165,20 @@ class NamespaceSettings(Section):
     password_file: str = Field(min_length=1, max_length=4000)
 
 
+class MirrorSettings(Section):
+    """An entry of [upstreams."NAME"] mirrors; where nothing but the URL is to be said, it may be that alone."""
+
+    url: HttpUrl
+    prefix: RepositoryPrefix = ""
+    trusted_hosts: tuple[HostPattern, ...] = Field(default=(), max_length=64)
+    allow_private_addresses: Flag = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_url(cls, given: Any) -> Any:
+        return {"url": given} if isinstance(given, str) else given
+
+
 class UpstreamSettings(Section):
     """[upstreams."NAME"]: one registry that is mirrored."""
 
@@ -181,10 +196,17 @@ class UpstreamSettings(Section):
     helper_time: Duration = Field(default=10.0, ge=0.1, le=5 * MINUTE)
     namespaces: dict[RepositoryPath, NamespaceSettings] = Field(default={}, max_length=1000)
     private: Literal["refuse", "serve", "client"] = "refuse"
+    mirrors: tuple[MirrorSettings, ...] = Field(default=(), max_length=8)
     max_transfers: Count = Field(default=16, ge=1, le=1000)
+    max_requests: Count = Field(default=32, ge=1, le=1000)
     attempts: Count = Field(default=3, ge=1, le=20)
     connect_timeout: Duration = Field(default=5.0, ge=0.1, le=5 * MINUTE)
     read_timeout: Duration = Field(default=30.0, ge=1, le=HOUR)
+    breaker_failures: Count = Field(default=5, ge=1, le=1000)
+    breaker_pause: Duration = Field(default=2.0, ge=0.1, le=HOUR)
+    breaker_longest_pause: Duration = Field(default=MINUTE, ge=0.1, le=DAY)
+    longest_retry_after: Duration = Field(default=15 * MINUTE, ge=0, le=DAY)
+    reserve: float = Field(default=0.2, ge=0.0, le=1.0)
 
 
 class LayerLimits(Section):

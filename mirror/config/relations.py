@@ -60,6 +60,8 @@ def _credentials(config: Config) -> Iterator[tuple[Place, str]]:
             yield ("upstreams", name, "credential_helper"), "is neither the name of a program nor an absolute path"
         if upstream.private == "serve" and not sources and not upstream.namespaces:
             yield ("upstreams", name, "private"), '"serve" is about what a credential can read, but there is none'
+        if upstream.breaker_pause > upstream.breaker_longest_pause:
+            yield ("upstreams", name, "breaker_pause"), "is longer than 'breaker_longest_pause'"
 
 
 def _clients_credentials(config: Config) -> Iterator[tuple[Place, str]]:

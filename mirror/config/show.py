@@ -57,8 +57,16 @@ def _value(value: Any, field: FieldInfo) -> str:
     if unit is not None:
         return _string(unit.show(value))
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_string, value))}]"
+        return f"[{', '.join(map(_item, value))}]"
     return _string(str(value)) if isinstance(value, str | Path) else json.dumps(value)
+
+
+def _item(item: str | BaseModel) -> str:
+    """Of a list: a text, or a table, which is then on one line."""
+    if isinstance(item, str):
+        return _string(item)
+    fields = type(item).model_fields
+    return f"{{ {', '.join(f'{name} = {_value(getattr(item, name), field)}' for name, field in fields.items())} }}"
 
 
 def _string(text: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from mirror.errors import InvalidInput
 from mirror.oci.platform import Platform
@@ -26,6 +26,7 @@ _HOST_PATTERN = re.compile(r"[A-Za-z0-9*.-]{1,253}(?::[0-9]{1,5})?", re.ASCII)
 _URL_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@|[?&]password=", re.IGNORECASE)
 _COMPRESSION_LEVELS = {"zlib": 9, "libdeflate": 12}
 _STORAGE = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){0,16}", re.ASCII)
+_PREFIX = re.compile(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*){0,15}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?", re.ASCII)
 
 
@@ -132,6 +133,12 @@ def _host_pattern(text: str) -> str:
     return text.lower()
 
 
+def _prefix(text: str) -> str:
+    if text and not _PREFIX.fullmatch(text):
+        raise ValueError("the beginning of repository names, such as docker.io or proxies/hub, without a slash at its ends")
+    return text
+
+
 def _platform(text: str) -> str:
     try:
         return str(Platform.parse(text))
@@ -179,6 +186,7 @@ DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 RegistryName = Annotated[str, AfterValidator(_registry)]
 RepositoryPath = Annotated[str, AfterValidator(_repository_path)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
+RepositoryPrefix = Annotated[str, Field(max_length=200), AfterValidator(_prefix)]
 Fqrn = Annotated[str, AfterValidator(_fqrn)]
 PlatformName = Annotated[str, AfterValidator(_platform)]
 StoragePlace = Annotated[str, AfterValidator(_storage)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sqlalchemy import make_url
 
@@ -18,7 +19,7 @@ from mirror.logs import LogOptions
 from mirror.oci.platform import Platform
 from mirror.state.engine import DatabaseSettings
 from mirror.store.eviction import EvictionPolicy
-from mirror.upstream.model import Upstream
+from mirror.upstream.model import BreakerPolicy, Upstream
 from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy
 
 
@@ -36,11 +37,37 @@ def upstreams(config: Config, *, anonymous: bool = False) -> dict[str, Upstream]
             connect_timeout=settings.connect_timeout,
             read_timeout=settings.read_timeout,
             max_transfers=settings.max_transfers,
+            max_requests=settings.max_requests,
             max_manifest_bytes=config.fetch.max_manifest,
             allow_private_addresses=settings.allow_private_addresses,
+            breaker=BreakerPolicy(
+                settings.breaker_failures,
+                settings.breaker_pause,
+                settings.breaker_longest_pause,
+                settings.longest_retry_after,
+            ),
+            reserve=settings.reserve,
         )
         for name, settings in config.active_upstreams.items()
     }
+
+
+def mirrors(config: Config, upstream: Upstream) -> list[tuple[Upstream, str]]:
+    """Mirrors of an upstream in the order in which they are asked, with what is in front of repository names there."""
+    return [
+        (
+            replace(
+                upstream,
+                name=f"{upstream.name}@{urlsplit(mirror.url).netloc}",
+                base_url=mirror.url,
+                trusted_hosts=mirror.trusted_hosts,
+                credential=None,
+                allow_private_addresses=mirror.allow_private_addresses,
+            ),
+            mirror.prefix,
+        )
+        for mirror in config.upstreams[upstream.name].mirrors
+    ]
 
 
 def upstream_retry(settings: UpstreamSettings) -> RetryPolicy:

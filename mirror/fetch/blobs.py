@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import structlog
+from cachetools import TTLCache
 
 from mirror.errors import NotFound, StorageFull, Unavailable
 from mirror.fetch.disk import DiskThreads
@@ -22,6 +23,10 @@ from mirror.store.blobs import BlobStore
 from mirror.upstream.client import UpstreamClient
 
 log = structlog.get_logger()
+
+_WRONG_DIGESTS = 10_000
+_WRONG_SECONDS = 3600.0
+"""How many blobs that came wrong are asked of the upstream itself, without its mirrors, and for how long."""
 
 
 class BlobFetcher:
@@ -46,6 +51,7 @@ class BlobFetcher:
         self._disk = DiskThreads(self._limits.disk_threads)
         self._fills: dict[Digest, Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._wrong: TTLCache[Digest, bool] = TTLCache(_WRONG_DIGESTS, _WRONG_SECONDS, timer=clock)
         self._closing = False
         self._space = SpaceWatch(store, clock)
 
@@ -58,6 +64,11 @@ class BlobFetcher:
     def storage_problem(self) -> str | None:
         """Why a blob could not be kept that was fetched lately; None if there is room for such a one (again)."""
         return self._space.problem
+
+    def is_at_hand(self, digest: Digest) -> bool:
+        """Whether the blob is in the store, or on its way with an upstream giving it."""
+        fill = self._fills.get(digest)
+        return (fill is not None and fill.is_started and not fill.has_failed) or self._store.size(digest) is not None
 
     def fetch(self, client: UpstreamClient, repository: str, digest: Digest, size: int | None = None) -> BlobReader:
         """A reader of the blob, to be closed; begins to fetch it if it is neither in the store nor on its way.
@@ -77,7 +88,8 @@ class BlobFetcher:
             raise Unavailable("the mirror is stopping")
         if len(self._fills) >= self._limits.max_fills:
             raise Unavailable(f"the mirror is fetching {len(self._fills)} blobs already, and takes no more", retry_after=5)
-        fill = Fill(digest, size, source)
+        came_wrong = digest in self._wrong or (fill is not None and fill.is_wrong)
+        fill = Fill(digest, size, source, mirrors=not came_wrong)
         reader = FillReader(fill, source, self._limits.download, CacheResult.MISS)
         self._begin(fill)
         return reader
@@ -110,6 +122,8 @@ class BlobFetcher:
         self._on_end(_result_of(fill))
         if isinstance(fill.not_kept, StorageFull):
             self._space.not_kept(str(fill.not_kept), fill.total or 0)
+        elif fill.is_wrong:
+            self._wrong[fill.digest] = True
         elif fill.is_stored:
             self._space.kept(fill.total or 0)
         if not task.cancelled() and (error := task.exception()) is not None:

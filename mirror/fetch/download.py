@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import structlog
@@ -34,6 +35,11 @@ class Source:
         """For logs: upstream and repository."""
         return f"{self.client.upstream.name}/{self.repository}"
 
+    @property
+    def ways(self) -> tuple[Source, ...]:
+        """Mirrors of the upstream, in order, and the upstream itself."""
+        return tuple(Source(client, repository) for client, repository in self.client.ways(self.repository))
+
 
 @dataclass(frozen=True, slots=True)
 class DownloadPolicy:
@@ -60,10 +66,12 @@ class Download:
         policy: DownloadPolicy,
         on_start: Callable[[int | None], None],
         on_refusal: Callable[[Source, MirrorError], None],
+        in_progress: bool = False,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """sources: tried in order until one gives the blob; may grow meanwhile. size: of the whole blob, if a manifest says so.
 
+        in_progress: somebody has begun to read the blob already.
         on_start: called once with the size of the whole blob when an upstream has begun to give it.
         on_refusal: called when a source cannot give it, before any has begun.
         """
@@ -75,7 +83,8 @@ class Download:
         self._on_start = on_start
         self._on_refusal = on_refusal
         self._sleep = sleep
-        self._started = False
+        self._started = in_progress
+        self._validator: tuple[Source, str] | None = None
         self._source = 0
         self._failures = 0
         self._resumes = 0
@@ -89,8 +98,9 @@ class Download:
             began = self._position
             source = self._sources[self._source % len(self._sources)]
             try:
-                async with source.client.open_blob(source.repository, self._digest, self._position) as stream:
+                async with self._open(source) as stream:
                     self._begin(stream)
+                    self._validator = (source, stream.etag) if stream.etag is not None else None
                     async for chunk in stream.chunks:
                         self._advance(len(chunk))
                         yield chunk
@@ -101,12 +111,20 @@ class Download:
                     Failure.LOST,
                 )
             except MirrorError as raised:
-                if self._started and isinstance(raised, IntegrityError):
+                if self._started and isinstance(raised, IntegrityError) and self._is_final(began):
                     raise
                 error = raised
             if self._position - began >= PROGRESS_BYTES:
                 self._failures = 0
             await self._pause_or_raise(source, error)
+
+    def _open(self, source: Source) -> AbstractAsyncContextManager[BlobStream]:
+        etag = self._validator[1] if self._validator is not None and self._validator[0] == source else None
+        return source.client.open_blob(source.repository, self._digest, self._position, etag=etag, insist=self._started)
+
+    def _is_final(self, began: int) -> bool:
+        """Whether a contradiction ends the transfer: its bytes are in, or nobody else can be asked. began: where this try did."""
+        return self._position != began or len(self._sources) == 1
 
     def _begin(self, stream: BlobStream) -> None:
         if self._total is None:
@@ -143,7 +161,8 @@ class Download:
             # Another source of the same bytes may be better; with one it is the same again.
             self._source += 1
         else:
-            again = isinstance(error, UpstreamUnavailable) and is_transient(error.failure)
+            is_last = self._source >= len(self._sources) - 1
+            again = is_last and isinstance(error, UpstreamUnavailable) and is_transient(error.failure)
             pause = self._policy.begin.delay(self._failures, dice, retry_after) if again else None
             if pause is None:
                 self._on_refusal(source, error)

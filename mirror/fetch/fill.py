@@ -46,15 +46,16 @@ class Detached:
 class Fill:
     """The state of one blob that is being fetched."""
 
-    def __init__(self, digest: Digest, size: int | None, source: Source) -> None:
-        """size: in bytes, if a manifest says so."""
+    def __init__(self, digest: Digest, size: int | None, source: Source, *, mirrors: bool = True) -> None:
+        """size: in bytes, if a manifest says so. mirrors: whether those of the upstream may be asked."""
         self.digest = digest
         self.total = size
         self.is_started = False
         self.was_followed = False
         """Whether another process brought it in."""
         self.detached: Detached | None = None
-        self._sources = [source]
+        self._mirrors = mirrors
+        self._sources = list(source.ways) if mirrors else [source]
         self._refusals: dict[Source, MirrorError] = {}
         self._file: OpenFile | None = None
         self._users = 0
@@ -69,7 +70,7 @@ class Fill:
 
     @property
     def sources(self) -> Sequence[Source]:
-        """Everybody's way to the blob, the first asker's first; it grows while others join."""
+        """Everybody's ways to the blob, the first asker's first; they grow while others join."""
         return self._sources
 
     @property
@@ -81,8 +82,8 @@ class Fill:
 
     def join(self, source: Source) -> None:
         """Another reader, whose repository may be tried if the others' do not give the blob."""
-        if source not in self._sources:
-            self._sources.append(source)
+        ways = source.ways if self._mirrors else (source,)
+        self._sources += [way for way in ways if way not in self._sources]
 
     def retain(self) -> None:
         """Keep the file open until `release` is called as often as this."""
@@ -141,6 +142,11 @@ class Fill:
     def has_failed(self) -> bool:
         """Whether nothing more will come of it: who asks now begins another one."""
         return self._error is not None
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it failed because what came was not what the digest promises."""
+        return isinstance(self._error, IntegrityError)
 
     @property
     def is_stored(self) -> bool:

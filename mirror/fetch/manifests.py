@@ -6,7 +6,11 @@
   already is not fetched again. Only a tag that was never seen is fetched by GET at once. A tag that is asked for shortly before
   its time is up is refreshed in the background, so that nobody waits for tags in use.
 - If the upstream cannot be used, the last known answer is given, marked stale; then it is left alone for a moment. If it takes
-  long, those who wait get the last known answer, and the next ones its answer.
+  long, those who wait get the last known answer, and the next ones its answer. While it is left alone after many failures, the
+  last known answer is given at once, and the upstream asked again in the background when it is time.
+- A stale answer is not given for a tag whose image the mirror could not deliver: a client that hears so at the manifest can still
+  pull from elsewhere, and many cannot any more when a blob is missing.
+- Tags are not refreshed ahead while the upstream grants few pulls.
 - Processes that share a store take turns to ask: who comes second finds in SQL and in the store what the first one was told.
 - If the upstream says that there is no such tag, the tag is forgotten, and the upstream not asked again for a moment.
 
@@ -31,16 +35,19 @@ from mirror.fetch.ports import LinkStore, TagStore
 from mirror.fetch.result import CacheResult
 from mirror.fetch.turns import Turns
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import Descriptor, parse_manifest
+from mirror.oci.manifest import Descriptor, ImageManifest, parse_manifest
 from mirror.oci.reference import Reference, RepositoryName
 from mirror.store.blobs import BlobStore
 from mirror.store.tags import TagRecord
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.flight import SingleFlight
-from mirror.upstream.model import FetchedManifest
+from mirror.upstream.model import Failure, FetchedManifest, UpstreamUnavailable
 
 log = structlog.get_logger()
 T = TypeVar("T")
+
+_NO_BLOBS_EITHER = frozenset({Failure.UNREACHABLE, Failure.TIMEOUT, Failure.LOST, Failure.ERROR, Failure.SUSPENDED})
+"""Failures of an upstream that let nobody expect blobs of it; one that throttles goes on giving those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,8 @@ class ManifestAnswer:
     media_type: str
     digest: Digest
     result: CacheResult
+    age: float | None = None
+    """Seconds since the upstream said so, of a stale answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +104,14 @@ class ManifestFetcher:
         *,
         turns: Turns | None = None,
         clock: Callable[[], float] = time.time,
+        is_at_hand: Callable[[Digest], bool] = lambda _: True,
     ) -> None:
         """turns: with other processes of this store; None if there are none.
 
         clock: Unix seconds; the time of a tag's last check is kept beyond this process's life.
+        is_at_hand: whether a blob can be delivered without asking an upstream for it.
         """
+        self._is_at_hand = is_at_hand
         self._store = store
         self._tags = tags
         self._links = links
@@ -188,16 +200,23 @@ class ManifestFetcher:
         age, lifetime = self._clock() - record.checked_at, self._limits.tag_seconds
         held = self._held.get((name, tag))
         if age < self._oldest(oldest):
-            if held is None and age > lifetime * (1 - self._limits.early):
+            if held is None and age > lifetime * (1 - self._limits.early) and _may_ask_ahead(client):
                 self._refresh_ahead(client, name, tag, record)
             return await self._by_digest(client, name, record.digest)
         if held is not None:
             return await self._stale(name, record, held)
+        suspension = client.suspension
+        if suspension is not None:
+            with contextlib.suppress(Unavailable):
+                answer = await self._stale(name, record, _suspended(name, suspension))
+                if client.is_probe_due:
+                    self._refresh_ahead(client, name, tag, record)
+                return answer
         try:
             async with asyncio.timeout(self._limits.patience_seconds):
                 answer, joined = await self._shared_refresh(client, name, tag, record, oldest)
         except TimeoutError:
-            slow = Unavailable(f"upstream {name.registry} takes long to say what {name}:{tag} is")
+            slow = UpstreamUnavailable(f"upstream {name.registry} takes long to say what {name}:{tag} is", Failure.TIMEOUT)
             with contextlib.suppress(Unavailable):
                 answer = await self._stale(name, record, slow)
                 self._held[name, tag] = slow
@@ -289,7 +308,23 @@ class ManifestFetcher:
         content = await self._local(name, record.digest)
         if content is None:
             raise error
-        return ManifestAnswer(content.raw, content.media_type, record.digest, CacheResult.STALE)
+        if isinstance(error, UpstreamUnavailable) and error.failure in _NO_BLOBS_EITHER and not self._is_deliverable(content):
+            raise Unavailable(
+                f"{name}@{record.digest} is known, but not all of its blobs are here, and they cannot be had now: {error}",
+                error.retry_after,
+            ) from error
+        age = max(self._clock() - record.checked_at, 0.0)
+        return ManifestAnswer(content.raw, content.media_type, record.digest, CacheResult.STALE, age)
+
+    def _is_deliverable(self, content: _Content) -> bool:
+        """Whether all blobs of an image are at hand; of an index that is not asked, for nobody wants all of it."""
+        try:
+            manifest = parse_manifest(content.raw, content.media_type)
+        except InvalidInput:
+            return True
+        # What has addresses of its own is not asked of registries.
+        blobs = [blob for blob in manifest.references if not blob.urls] if isinstance(manifest, ImageManifest) else []
+        return all(self._is_at_hand(blob.digest) for blob in blobs)
 
     def _turn(self, key: str) -> AbstractAsyncContextManager[bool]:
         return self._turns.turn(key) if self._turns is not None else contextlib.nullcontext(False)
@@ -363,3 +398,11 @@ class ManifestFetcher:
 
 def _mark(answer: ManifestAnswer, joined: bool) -> ManifestAnswer:
     return replace(answer, result=CacheResult.JOINED) if joined and answer.result is CacheResult.MISS else answer
+
+
+def _may_ask_ahead(client: UpstreamClient) -> bool:
+    return client.is_probe_due if client.is_suspended else not client.budget.is_low
+
+
+def _suspended(name: RepositoryName, why: Failure) -> UpstreamUnavailable:
+    return UpstreamUnavailable(f"upstream {name.registry} is not asked for a while, after many failures", why)

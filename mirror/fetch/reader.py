@@ -156,13 +156,14 @@ class FillReader(BlobReader):
         hasher = detached.hasher.copy()
         held = b""
         download = Download(
-            [self._source],
+            self._source.ways,
             self._fill.digest,
             offset=place,
             size=total,
             policy=self._policy,
             on_start=_ignore_start,
             on_refusal=_ignore_refusal,
+            in_progress=True,
         )
         async with aclosing(download.chunks()) as chunks:
             async for chunk in chunks:
@@ -188,4 +189,4 @@ def _ignore_start(total: int | None) -> None:
 
 
 def _ignore_refusal(source: Source, error: MirrorError) -> None:
-    """With one source, its refusal is raised."""
+    """The last one is raised."""

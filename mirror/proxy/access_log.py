@@ -29,6 +29,8 @@ def access_logger(access_log: AccessLog | None, metrics: Metrics) -> type[Abstra
             metrics.request(
                 kind=record.kind.value, status=record.status, cache=record.cache or "", size=record.size, seconds=seconds
             )
+            if record.age is not None:
+                metrics.stale_answer(record.age)
             if access_log is not None:
                 access_log.write(record)
 
@@ -53,6 +55,7 @@ def _record(request: web.BaseRequest, response: web.StreamResponse, seconds: flo
         digest=exchange.digest,
         media_type=exchange.media_type,
         cache=exchange.cache,
+        age=exchange.age,
         state=exchange.state,
         agent=request.headers.get("User-Agent", ""),
         request_id=exchange.request_id,

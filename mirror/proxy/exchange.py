@@ -30,6 +30,8 @@ class Exchange:
     digest: str = ""
     media_type: str = ""
     cache: CacheResult | None = None
+    age: float | None = None
+    """Seconds since the upstream gave a stale answer."""
     state: str = ""
     sent: int | None = None
     """Bytes of the body that a handler sent by itself; None if the response knows."""

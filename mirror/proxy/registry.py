@@ -29,7 +29,7 @@ API_HEADERS = {"Docker-Distribution-Api-Version": "registry/2.0"}
 PRIVATE_HEADERS = {"Cache-Control": "private", "Vary": "Authorization"}
 """For caches between the mirror and its clients."""
 CACHE_HEADER = "X-Debark-Cache"
-"""How the answer came about: hit, miss, joined or stale."""
+"""How the answer came about: hit, miss, joined or stale. A stale manifest also has its `Age` (RFC 9111, section 5.1)."""
 
 _KINDS = {
     Kind.MANIFEST: RequestKind.MANIFEST,
@@ -125,6 +125,9 @@ class Registry:
         headers |= hints
         headers |= {"Docker-Content-Digest": str(answer.digest), "ETag": entity_tag(answer.digest)}
         headers[CACHE_HEADER] = answer.result.value
+        if answer.age is not None:
+            exchange.age = answer.age
+            headers["Age"] = str(int(answer.age))
         if client_has(request.headers.get("If-None-Match"), answer.digest):
             return web.Response(status=304, headers=headers)
         response = web.Response(body=answer.raw, headers={**headers, "Content-Type": answer.media_type})

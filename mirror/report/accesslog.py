@@ -21,6 +21,7 @@ or begin another one. Texts that clients choose are cut to `LONGEST_TEXT` charac
     seconds     from request to last byte
     cache       hit (from the store), stale (last known answer, the upstream had none), miss (fetched for this request),
                 joined (from a fetch under way for somebody else); "" where no cache is concerned
+    age         seconds since the upstream gave a stale manifest; null for other answers
     state       publish state of the image at that time
     agent       User-Agent
     id          request id, as in the other logs
@@ -81,6 +82,8 @@ class AccessRecord:
     media_type: str = ""
     cache: CacheResult | None = None
     """None where no cache is concerned."""
+    age: float | None = None
+    """Seconds; None where the answer is not stale."""
     state: str = ""
     agent: str = ""
     request_id: str = ""
@@ -106,6 +109,7 @@ def format_line(record: AccessRecord) -> str:
         "bytes": record.size,
         "seconds": round(record.seconds, 6),
         "cache": record.cache or "",
+        "age": None if record.age is None else round(record.age, 3),
         "state": record.state[:LONGEST_TEXT],
         "agent": record.agent[:LONGEST_TEXT],
         "id": record.request_id[:LONGEST_TEXT],
@@ -137,7 +141,7 @@ def parse_line(line: str | bytes) -> AccessRecord:
         kind=_choice(RequestKind, document, "kind"),
         status=_count(document, "status"),
         size=_count(document, "bytes"),
-        seconds=_seconds(document),
+        seconds=_seconds(document, "seconds"),
         user=_text(document, "user"),
         upstream=_text(document, "upstream"),
         repository=_text(document, "repository"),
@@ -145,6 +149,7 @@ def parse_line(line: str | bytes) -> AccessRecord:
         digest=_text(document, "digest"),
         media_type=_text(document, "type"),
         cache=_choice(CacheResult, document, "cache") if document.get("cache") != "" else None,
+        age=_seconds(document, "age") if document.get("age") is not None else None,
         state=_text(document, "state"),
         agent=_text(document, "agent"),
         request_id=_text(document, "id"),
@@ -175,10 +180,10 @@ def _count(document: dict[str, Any], key: str) -> int:
     return value
 
 
-def _seconds(document: dict[str, Any]) -> float:
-    value = document.get("seconds")
+def _seconds(document: dict[str, Any], key: str) -> float:
+    value = document.get(key)
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
-        raise InvalidInput("'seconds' is not a number of seconds")
+        raise InvalidInput(f"'{key}' is not a number of seconds")
     return float(value)
 
 

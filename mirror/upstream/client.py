@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,17 @@ from mirror.oci.manifest import (
 from mirror.oci.reference import Reference
 from mirror.upstream.auth import Authenticator
 from mirror.upstream.body import read_limited
-from mirror.upstream.model import Credential, FetchedManifest, ManifestInfo, Upstream, UpstreamRequest
+from mirror.upstream.budget import Budget, BudgetWatch
+from mirror.upstream.gate import Gate
+from mirror.upstream.model import (
+    Credential,
+    Failure,
+    FetchedManifest,
+    ManifestInfo,
+    Upstream,
+    UpstreamRequest,
+    UpstreamUnavailable,
+)
 from mirror.upstream.pages import MAX_BYTES, Page, all_pages
 from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy
 from mirror.upstream.retrying import retrying
@@ -40,7 +51,10 @@ from mirror.upstream.transport import Transport
 T = TypeVar("T")
 
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.ASCII)
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,500}"', re.ASCII)
 _LIST_TYPES = f"application/json, {OCI_INDEX}, */*;q=0.1"
+_BUDGET_SECONDS = 60.0
+"""How old what is known of a budget may be where it stops work in the background: a HEAD tells, and costs none of it."""
 _PAGE = 1000
 """Tags of one page that are asked for: what large registries allow at most."""
 _VAGUE_TYPES = frozenset({"", "application/json", "application/octet-stream", "text/plain", "text/html"})
@@ -51,12 +65,14 @@ class BlobStream:
     """A blob on its way: `chunks` begins at the offset that was asked for.
 
     status: 200 or 206 as the upstream answered, 416 if the blob ends at or before the offset (there are no chunks then).
-    total: size in bytes of the whole blob, None if the upstream does not say.
+    total: size in bytes of the whole blob, None if the upstream does not say. etag: to go on with this very representation by
+    `If-Range`, None if the upstream gave none that is good for it (RFC 9110, section 13.1.5: a strong one).
     """
 
     status: int
     total: int | None
     chunks: AsyncIterator[bytes]
+    etag: str | None = None
 
 
 class UpstreamClient:
@@ -72,18 +88,44 @@ class UpstreamClient:
         retry: RetryPolicy = SHORT_REQUESTS,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         on_request: Callable[[UpstreamRequest], None] = lambda _: None,
+        gate: Gate | None = None,
+        on_budget: Callable[[Budget], None] = lambda _: None,
+        background: bool = False,
     ) -> None:
         """anonymous: never use the upstream's credential. tokens: may be shared by clients of several upstreams.
 
         session: of `mirror.upstream.session`, which guards the addresses that are dialled. on_request: called for each request.
+        gate: shared by the clients of this upstream; None: this client has one of its own. on_budget: called with what the
+        upstream says of it. background: what this client fetches can wait, so that it leaves the reserve of the budget to others.
         """
         self.upstream = upstream
         self.anonymous = anonymous or upstream.credential is None
         self._authenticator = Authenticator(session, upstream, None if anonymous else upstream.credential, tokens or TokenCache())
-        self._transport = Transport(session, upstream, self._authenticator, on_request)
+        self._gate = gate or Gate(upstream)
+        self._transport = Transport(session, upstream, self._authenticator, self._gate, on_request)
         self._retry = retry
         self._sleep = sleep
-        self._transfers = asyncio.Semaphore(upstream.max_transfers)
+        self._background = background
+        self.budget = BudgetWatch(upstream.reserve, time.monotonic, on_budget)
+
+    def ways(self, repository: str) -> tuple[tuple[UpstreamClient, str], ...]:
+        """Whom to ask for a blob of this repository, in order, and by which name; this client comes last."""
+        return ((self, repository),)
+
+    @property
+    def suspension(self) -> Failure | None:
+        """Why the upstream is left alone, so that requests are refused or probes: SUSPENDED or THROTTLED. None: it is not."""
+        return self._gate.suspension
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it is left alone."""
+        return self.suspension is not None
+
+    @property
+    def is_probe_due(self) -> bool:
+        """Whether it is time to look whether a suspended upstream is back."""
+        return self._gate.breaker.is_due
 
     def acting_as(self, credential: Credential) -> UpstreamClient:
         """The same upstream, read with somebody else's rights. Limits and connections are shared; to be closed as well."""
@@ -103,18 +145,20 @@ class UpstreamClient:
 
         Raises NotFound, Denied, UpstreamUnavailable, IntegrityError.
         """
-        return await self._with_retries(lambda: self._head_manifest(repository, reference))
+        return await self._with_retries(repository, lambda: self._head_manifest(repository, reference))
 
     async def get_manifest(self, repository: str, reference: Reference) -> FetchedManifest:
         """A manifest or index, verified by the digest that was asked for or else by the one that the upstream states.
 
         Raises NotFound, Denied, UpstreamUnavailable, IntegrityError, and InvalidInput for Docker's schema 1.
         """
-        return await self._with_retries(lambda: self._get_manifest(repository, reference))
+        if self._background and self.budget.is_low:
+            await self._leave_reserve(repository, reference)
+        return await self._with_retries(repository, lambda: self._get_manifest(repository, reference))
 
     async def head_blob(self, repository: str, digest: Digest) -> int | None:
         """Size in bytes of a blob, None if the upstream has it but does not say. Raises NotFound, Denied, UpstreamUnavailable."""
-        return await self._with_retries(lambda: self._head_blob(repository, digest))
+        return await self._with_retries(repository, lambda: self._head_blob(repository, digest))
 
     async def tags(self, repository: str) -> list[str]:
         """Every tag of a repository, in the upstream's order. Raises NotFound, Denied, UpstreamUnavailable, IntegrityError."""
@@ -134,11 +178,19 @@ class UpstreamClient:
 
     @asynccontextmanager
     async def open_blob(
-        self, repository: str, digest: Digest, offset: int = 0, length: int | None = None
+        self,
+        repository: str,
+        digest: Digest,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        etag: str | None = None,
+        insist: bool = False,
     ) -> AsyncIterator[BlobStream]:
         """A blob from `offset` bytes on, unverified. Waits in order while too many transfers from this upstream are running.
 
-        length: bytes to ask for, at least 1; the upstream may send more, up to the blob's end.
+        length: bytes to ask for, at least 1; the upstream may send more, up to the blob's end. etag: of the stream that is gone
+        on with. insist: somebody is in the middle of reading it: ask also while the upstream is left alone, and before others.
 
         One try: going on after a failure is for the caller, who knows where. Raises NotFound, Denied, UpstreamUnavailable, and
         IntegrityError for an encoded or contradictory answer; reading the chunks raises UpstreamUnavailable.
@@ -146,9 +198,13 @@ class UpstreamClient:
         what = _blob_name(repository, digest)
         end = "" if length is None else str(offset + length - 1)
         headers = {"Range": f"bytes={offset}-{end}"} if offset or end else {}
-        async with self._transfers:
+        if headers and etag is not None:
+            headers["If-Range"] = etag
+        async with self._gate.transfers.slot(repository, urgent=insist):
             path = f"/v2/{repository}/blobs/{digest}"
-            response = await self._transport.send("GET", path, headers, repository=repository, what=what, endless=True)
+            response = await self._transport.send(
+                "GET", path, headers, repository=repository, what=what, endless=True, insist=insist
+            )
             try:
                 status = response.status
                 if status not in (200, 206, 416):
@@ -157,7 +213,7 @@ class UpstreamClient:
                     self._refuse_encoding(response, what)
                 total, skip = self._place(response, offset, what)
                 async with aclosing(self._chunks(response, skip, what) if status != 416 else _no_chunks()) as chunks:
-                    yield BlobStream(status, total, chunks)
+                    yield BlobStream(status, total, chunks, _strong_etag(response))
             finally:
                 # A body that was not read to its end is of no use to the next request on this connection.
                 response.close()
@@ -196,7 +252,7 @@ class UpstreamClient:
 
     async def _pages(self, first: str, repository: str, what: str) -> list[bytes]:
         async def ask(path: str, limit: int) -> Page:
-            return await self._with_retries(lambda: self._page(path, repository, what, limit))
+            return await self._with_retries(repository, lambda: self._page(path, repository, what, limit))
 
         return await all_pages(ask, self.upstream.url, first, what)
 
@@ -253,7 +309,22 @@ class UpstreamClient:
     async def _manifest_request(self, method: str, repository: str, reference: Reference, what: str) -> aiohttp.ClientResponse:
         path = f"/v2/{repository}/manifests/{reference}"
         headers = {"Accept": ", ".join(ACCEPTED_TYPES)}
-        return await self._transport.send(method, path, headers, repository=repository, what=what)
+        response = await self._transport.send(method, path, headers, repository=repository, what=what)
+        self.budget.note(response.headers)
+        return response
+
+    async def _leave_reserve(self, repository: str, reference: Reference) -> None:
+        """Raises UpstreamUnavailable if the upstream still grants too few pulls for work that can wait."""
+        if self.budget.age > _BUDGET_SECONDS:
+            await self.head_manifest(repository, reference)
+        known = self.budget.known
+        if known is not None and self.budget.is_low:
+            raise UpstreamUnavailable(
+                f"upstream {self.upstream.name} grants {known.remaining} of {known.limit} pulls for now; "
+                f"{_manifest_name(repository, reference)} waits, so that they are there for clients",
+                Failure.THROTTLED,
+                _BUDGET_SECONDS,
+            )
 
     async def _head_blob(self, repository: str, digest: Digest) -> int | None:
         what = _blob_name(repository, digest)
@@ -274,8 +345,12 @@ class UpstreamClient:
         except InvalidInput as error:
             raise IntegrityError(f"upstream {self.upstream.name} states no digest for {what}, but {text[:100]!r}") from error
 
-    async def _with_retries(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        return await retrying(attempt, self._retry, self._sleep)
+    async def _with_retries(self, repository: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        async def in_turn() -> T:
+            async with self._gate.requests.slot(repository):
+                return await attempt()
+
+        return await retrying(in_turn, self._retry, self._sleep)
 
 
 @contextmanager
@@ -296,6 +371,11 @@ async def _no_chunks() -> AsyncGenerator[bytes, None]:
 def _length(response: aiohttp.ClientResponse) -> int | None:
     text = response.headers.get("Content-Length", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def _strong_etag(response: aiohttp.ClientResponse) -> str | None:
+    text = response.headers.get("ETag", "").strip()
+    return text if _STRONG_ETAG.fullmatch(text) else None
 
 
 def _content_type(response: aiohttp.ClientResponse) -> str:

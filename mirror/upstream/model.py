@@ -34,6 +34,19 @@ class CredentialSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """When an upstream is left alone, and for how long; times in seconds."""
+
+    failures: int = 5
+    """In a row, after which it is not asked for a while."""
+    pause: float = 2.0
+    """The first one; each probe that fails doubles it."""
+    longest_pause: float = 60.0
+    longest_retry_after: float = 900.0
+    """The upstream's own Retry-After is kept up to this."""
+
+
+@dataclass(frozen=True, slots=True)
 class Upstream:
     """A remote registry that the operator allows."""
 
@@ -49,10 +62,15 @@ class Upstream:
     read_timeout: float = 30.0
     """Seconds without a byte before an answer is given up."""
     max_transfers: int = 16
-    """Blobs that are fetched at the same time; further ones wait in order."""
+    """Blobs that are fetched at the same time; further ones wait, repositories in turn."""
+    max_requests: int = 32
+    """Other requests at the same time; the same holds for them."""
     max_manifest_bytes: int = 4 << 20
     allow_private_addresses: bool = False
     """Whether a trusted host may be at a loopback, link-local or private address. The upstream's own host always may."""
+    breaker: BreakerPolicy = BreakerPolicy()
+    reserve: float = 0.2
+    """The share of the pulls that it grants below which nothing is done in the background."""
 
     @property
     def url(self) -> URL:
@@ -105,6 +123,8 @@ class Failure(Enum):
     """It answered 429."""
     PROTOCOL = "protocol"
     """It answered something that makes no sense."""
+    SUSPENDED = "suspended"
+    """It failed again and again, and is not asked for a while."""
 
 
 class UpstreamUnavailable(Unavailable):

@@ -18,6 +18,7 @@ from mirror.errors import Denied, MirrorError, NotFound
 from mirror.oci.challenge import parse_challenges
 from mirror.upstream.auth import Authenticator
 from mirror.upstream.body import upstream_words
+from mirror.upstream.gate import Gate
 from mirror.upstream.model import Failure, Upstream, UpstreamRequest, UpstreamUnavailable
 from mirror.upstream.policy import is_server_error, parse_retry_after
 from mirror.upstream.trust import check_redirect
@@ -35,10 +36,12 @@ class Transport:
         session: aiohttp.ClientSession,
         upstream: Upstream,
         authenticator: Authenticator,
+        gate: Gate,
         on_request: Callable[[UpstreamRequest], None],
     ) -> None:
         """on_request: called at the end of each request, but for its body; those for tokens are not counted."""
         self._session = session
+        self._gate = gate
         self._on_request = on_request
         self._upstream = upstream
         self._authenticator = authenticator
@@ -53,13 +56,31 @@ class Transport:
         return other
 
     async def send(
-        self, method: str, path: str, headers: Mapping[str, str], *, repository: str, what: str, endless: bool = False
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        *,
+        repository: str,
+        what: str,
+        endless: bool = False,
+        insist: bool = False,
     ) -> aiohttp.ClientResponse:
         """The answer to a request below the base URL, whatever its status but 401 with a way out; the caller releases it.
 
         what: names the thing in messages. endless: the body may take any time, as long as something of it keeps coming.
-        Raises Denied, UpstreamUnavailable.
+        insist: ask also while the upstream is left alone. Raises Denied, UpstreamUnavailable.
         """
+        async with self._gate.attempt(what, transfer=endless, insist=insist) as attempt:
+            response = await self._send(method, path, headers, repository=repository, what=what, endless=endless)
+            if response.status == 429 or is_server_error(response.status):
+                failure = Failure.THROTTLED if response.status == 429 else Failure.ERROR
+                attempt.failure = UpstreamUnavailable(f"status {response.status}", failure, _retry_after(response))
+            return response
+
+    async def _send(
+        self, method: str, path: str, headers: Mapping[str, str], *, repository: str, what: str, endless: bool
+    ) -> aiohttp.ClientResponse:
         start = URL(f"{self._upstream.url}{path}", encoded=True)
         authorization = await self._authenticator.known(repository)
         response = await self._follow(method, start, headers, authorization, what=what, endless=endless)
@@ -147,7 +168,7 @@ class Transport:
     async def failure(self, response: aiohttp.ClientResponse, what: str) -> MirrorError:
         """What an answer that is not the wanted one means; reads and releases it."""
         status = response.status
-        retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
+        retry_after = _retry_after(response)
         words = await upstream_words(response)
         response.release()
         where = f"upstream {self._upstream.name}"
@@ -165,6 +186,10 @@ class Transport:
 def _kind(path: str) -> str:
     """What a path below the base URL asks for, in one word."""
     return _KINDS.get(path.split("/")[-2], "other")
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    return parse_retry_after(response.headers.get("Retry-After"), time.time())
 
 
 def _reason(error: BaseException) -> str:

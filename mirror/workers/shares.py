@@ -21,7 +21,9 @@ def worker_share(config: Config, workers: int) -> Config:
 
     server, fetch, access, state = config.server, config.fetch, config.access, config.state
     upstreams = {
-        name: upstream.model_copy(update={"max_transfers": part(upstream.max_transfers)})
+        name: upstream.model_copy(
+            update={"max_transfers": part(upstream.max_transfers), "max_requests": part(upstream.max_requests)}
+        )
         for name, upstream in config.upstreams.items()
     }
     sections = {

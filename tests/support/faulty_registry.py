@@ -29,7 +29,7 @@ class Faults:
     headers: dict[str, str] = field(default_factory=dict)
     """Further headers of such an answer."""
     statuses: list[int] = field(default_factory=list)
-    """Answer the next requests with these, one each."""
+    """Answer the next requests with these, one each; 0: as it should be."""
     before_headers: float = 0.0
     between_pieces: float = 0.0
     hold_at: int | None = None
@@ -49,7 +49,11 @@ class Faults:
     """No length and no chunks: the end of the connection ends the body, as in HTTP/1.0."""
     content_encoding: str | None = None
     ignore_range: bool = False
+    etag: str | None = None
+    """Of blobs; `If-Range` is obeyed where there is one."""
     no_head_digest: bool = False
+    manifest_headers: dict[str, str] = field(default_factory=dict)
+    """Further headers of answers for manifests."""
     content_type: str | None = None
     """Of manifests, instead of their own."""
     auth: str | None = None
@@ -88,6 +92,7 @@ class Seen:
     accept_encoding: str | None
     query: str
     """As it came, not decoded."""
+    if_range: str | None
     form: dict[str, str] = field(default_factory=dict)
     """Of a POST for a token."""
 
@@ -164,6 +169,7 @@ class FaultyRegistry:
                 request.headers.get("Authorization"),
                 request.headers.get("Accept-Encoding"),
                 request.rel_url.raw_query_string,
+                request.headers.get("If-Range"),
             )
         )
         if request.path == "/token":
@@ -175,7 +181,7 @@ class FaultyRegistry:
         faults = self.faults
         await asyncio.sleep(faults.before_headers)
         status = faults.statuses.pop(0) if faults.statuses else faults.status
-        if status is not None:
+        if status:
             return _error(status, "TOOMANYREQUESTS" if status == 429 else "UNKNOWN", "the hub says no", faults.headers)
         if not self._may(request):
             return _error(401, "UNAUTHORIZED", "authentication required", {"WWW-Authenticate": self._challenge(request)})
@@ -258,7 +264,7 @@ class FaultyRegistry:
         if found is None:
             return _error(404, "MANIFEST_UNKNOWN", f"no {reference} here")
         raw, media_type = found
-        headers = {"Content-Type": self.faults.content_type or media_type}
+        headers = {"Content-Type": self.faults.content_type or media_type, **self.faults.manifest_headers}
         if not (request.method == "HEAD" and self.faults.no_head_digest):
             headers["Docker-Content-Digest"] = str(Digest.of(raw))
         if self.faults.content_encoding is not None:
@@ -292,15 +298,14 @@ class FaultyRegistry:
         if faults.wrong_content:
             data = data[:-1] + bytes([data[-1] ^ 1])
         data += bytes(faults.extra_bytes)
-        start = 0
-        asked = re.fullmatch(r"bytes=([0-9]+)-", request.headers.get("Range", ""))
-        if asked and not faults.ignore_range:
-            start = int(asked[1])
-            if start >= len(data):
-                return web.Response(status=416, headers={"Content-Range": f"bytes */{len(data)}"})
+        start = self._start(request)
+        if start and start >= len(data):
+            return web.Response(status=416, headers={"Content-Range": f"bytes */{len(data)}"})
         response = web.StreamResponse(status=206 if start else 200, headers={"Content-Type": "application/octet-stream"})
         if start:
             response.headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        if faults.etag is not None:
+            response.headers["ETag"] = faults.etag
         if faults.content_encoding is not None:
             response.headers["Content-Encoding"] = faults.content_encoding
         if faults.until_close and request.method != "HEAD":
@@ -313,6 +318,12 @@ class FaultyRegistry:
         if request.method != "HEAD":
             await self._send(request, response, data, start)
         return response
+
+    def _start(self, request: web.Request) -> int:
+        """Where in the blob the answer begins."""
+        asked = re.fullmatch(r"bytes=([0-9]+)-", request.headers.get("Range", ""))
+        is_same = request.headers.get("If-Range", self.faults.etag) == self.faults.etag
+        return int(asked[1]) if asked and is_same and not self.faults.ignore_range else 0
 
     async def _send_until_close(self, request: web.Request, response: web.StreamResponse, body: bytes) -> web.StreamResponse:
         """As an HTTP/1.0 server does it, which aiohttp's own responses cannot."""

@@ -21,6 +21,7 @@ username = "me"
 password_file = "secret"
 aliases = ["other.example.org"]
 trusted_hosts = ["*.cdn.example.org:8443"]
+mirrors = ["https://one.example.org/x/", { url = "http://two", prefix = "a/b", trusted_hosts = ["s3", "s4"] }]
 [upstreams."quay.io"]
 enabled = false
 [publish]
@@ -79,6 +80,7 @@ def test_what_show_prints_is_a_file_with_the_same_effect(file: Path, tmp_path: P
     again.write_text(shown.stdout)
     assert as_toml(load(again)) == shown.stdout
     assert load(again).upstreams == load(file).upstreams
+    assert [mirror.prefix for mirror in load(again).upstreams["hub.example.org:5000"].mirrors] == ["", "a/b"]
     assert load(again).publish == load(file).publish
     assert load(again).access_log is None
 

@@ -168,6 +168,24 @@ def test_half_a_credential_is_refused(file: Path) -> None:
     assert 'upstreams."a.org".private' in mistakes(file, '[upstreams."a.org"]\nprivate = "serve"\n')
 
 
+def test_mirrors_that_cannot_be_asked_are_refused(file: Path) -> None:
+    file.write_text(
+        """
+        [upstreams."docker.io"]
+        mirrors = ["mirror.example.org", {url = "https://me:hunter2@mirror"}, {url = "http://m", prefix = "/x"}, {prefix = "y"}]
+        breaker_pause = "2 min"
+        """
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    text = str(caught.value)
+    assert text.count("a URL such as") == 2
+    assert "hunter2" not in text
+    assert "the beginning of repository names" in text
+    assert "is longer than 'breaker_longest_pause'" in text
+    assert all(f"mirrors[{number}]" in text or f"mirrors.{number}" in text for number in range(4)), text
+
+
 def test_limits_that_contradict_each_other_are_refused(file: Path) -> None:
     found = mistakes(file, '[publish]\nfirst_pause = "1 h"\nlongest_pause = "1 min"\nrepositories = ["a.org", "a.org"]\n')
     assert set(found) == {"publish.first_pause", "publish.repositories"}

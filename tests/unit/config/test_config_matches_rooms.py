@@ -1,11 +1,12 @@
 """The defaults of the settings are those of the rooms that they are for: one truth, checked where both halves may be imported."""
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from mirror.config import Config
 from mirror.config.values import DURATION
-from mirror.config.wiring import eviction_policy, manifest_limits
+from mirror.config.wiring import eviction_policy, manifest_limits, mirrors, upstreams
 from mirror.fetch.filler import FetchLimits
 from mirror.fetch.manifests import ManifestLimits
 from mirror.jobs.retry import RetryPolicy
@@ -121,7 +122,24 @@ def test_upstreams() -> None:
         room = Upstream(name, settings.url, settings.trusted_hosts)
         assert room == PRESETS[name]
         assert (settings.connect_timeout, settings.read_timeout) == (room.connect_timeout, room.read_timeout)
-        assert settings.max_transfers == room.max_transfers
+        assert (settings.max_transfers, settings.max_requests) == (room.max_transfers, room.max_requests)
+        assert upstreams(CONFIG)[name] == room  # bounds, breaker and reserve
+
+
+def test_mirrors_of_an_upstream_have_its_bounds_but_neither_its_account_nor_its_trust(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret")
+    entries = ["https://one.example.org/", {"url": "http://two:5000", "prefix": "hub", "trusted_hosts": ["s3"]}]
+    table = {"mirrors": entries, "username": "site", "password_file": str(password), "breaker_pause": 3, "read_timeout": 9}
+    config = Config.model_validate({"upstreams": {"docker.io": table}})
+    known = upstreams(config)["docker.io"]
+    assert known.credential is not None
+    (one, no_prefix), (two, prefix) = mirrors(config, known)
+    assert (one.name, one.base_url, one.trusted_hosts) == ("docker.io@one.example.org", "https://one.example.org", ())
+    assert (two.name, two.base_url, two.trusted_hosts) == ("docker.io@two:5000", "http://two:5000", ("s3",))
+    assert (no_prefix, prefix) == ("", "hub")
+    for mirror in (one, two):
+        assert (mirror.credential, mirror.breaker.pause, mirror.read_timeout) == (None, 3, 9)
 
 
 def test_credentials() -> None:

@@ -13,6 +13,7 @@ from mirror.errors import Denied, IntegrityError, NotFound, Unavailable
 from mirror.fetch.filler import FetchLimits
 from mirror.fetch.result import CacheResult
 from mirror.oci.digest import Digest
+from mirror.upstream.model import BreakerPolicy
 from tests.support.faulty_registry import until
 from tests.support.fetching import QUICK_DOWNLOADS, REPOSITORY, Bench, bench, read_all, read_span, read_what_comes
 from tests.support.upstreams import client_of
@@ -117,6 +118,25 @@ async def test_a_cut_is_gone_on_with(at: Bench, cut_at: int, *, reset: bool) -> 
     if not reset and cut_at:
         assert ranges[-1] == f"bytes={cut_at}-"
     await until(lambda: at.store.size(DIGEST) == SIZE)
+
+
+@pytest.mark.parametrize(
+    ("etag", "sent"),
+    [('"sha256:abc"', '"sha256:abc"'), ('W/"abc"', None), ("abc", None), ('"a"b"', None), (None, None)],
+)
+async def test_a_cut_is_gone_on_with_only_in_the_same_representation(at: Bench, etag: str | None, sent: str | None) -> None:
+    at.hub.faults.cut_at, at.hub.faults.etag = 300_000, etag
+    assert await read_all(at.fetch(DIGEST, SIZE)) == BLOB
+    assert [(request.range, request.if_range) for request in at.hub.seen] == [(None, None), ("bytes=300000-", sent)]
+
+
+async def test_a_representation_that_changed_is_read_from_its_start_and_goes_on_for_readers(at: Bench) -> None:
+    at.hub.faults.cut_at, at.hub.faults.etag = 300_000, '"one"'
+    reading = asyncio.create_task(read_all(at.fetch(DIGEST, SIZE)))
+    await until(lambda: at.hub.faults.cuts == 0)
+    at.hub.faults.etag = '"two"'
+    assert await reading == BLOB
+    assert at.hub.seen[1].if_range == '"one"'
 
 
 async def test_a_cut_at_a_server_without_ranges(at: Bench) -> None:
@@ -370,3 +390,33 @@ async def test_stopping_ends_readers_and_keeps_what_came(at: Bench) -> None:
     assert part.stat().st_size >= 300_000
     with pytest.raises(Unavailable, match="stopping"):
         at.fetch(DIGEST)
+
+
+async def test_a_transfer_is_gone_on_with_while_its_upstream_is_left_alone(tmp_path: Path) -> None:
+    async with bench(tmp_path, breaker=BreakerPolicy(failures=1, pause=60)) as at:
+        at.hub.add_blob(BLOB)
+        at.hub.faults.cut_at, at.hub.faults.statuses = 300_000, [0, 503, 503]
+        assert await read_all(at.fetch(DIGEST, SIZE)) == BLOB
+        assert [request.range for request in at.hub.seen] == [None, *["bytes=300000-"] * 3]
+        assert not at.client.is_suspended
+
+
+async def test_a_transfer_that_broke_comes_before_those_that_have_not_begun(tmp_path: Path) -> None:
+    async with bench(tmp_path, max_transfers=1) as at:
+        digests = [at.hub.add_blob(bytes([number]) * SIZE) for number in range(3)]
+        at.hub.faults.cut_at, at.hub.faults.between_pieces = 300_000, 0.01
+        await asyncio.gather(*(read_all(at.fetch(digest, SIZE)) for digest in digests))
+        order = [digests.index(Digest.parse(request.path.rpartition("/")[2])) for request in at.hub.seen]
+        assert order == [0, 1, 0, 2]  # while the first one paused, the second had its place
+
+
+async def test_what_is_at_hand_is_here_or_on_its_way(at: Bench) -> None:
+    found = [at.fetcher.is_at_hand(DIGEST)]
+    at.hub.faults.before_headers, at.hub.faults.hold_at = 0.1, 300_000
+    reading = asyncio.create_task(read_all(at.fetch(DIGEST)))
+    await until(lambda: bool(at.hub.seen))
+    found.append(at.fetcher.is_at_hand(DIGEST))  # nobody has said yet that it can be had
+    await until(lambda: at.fetcher.is_at_hand(DIGEST))
+    at.hub.release.set()
+    await reading
+    assert [*found, at.fetcher.is_at_hand(DIGEST)] == [False, False, True]

@@ -191,7 +191,8 @@ async def test_a_type_that_no_header_takes_is_not_passed_on(mirror: MirrorServer
 
 async def test_the_last_known_answer_is_given_when_the_hub_is_down_and_says_so(mirror: MirrorServer) -> None:
     image = add_image(mirror.hub, "team/app", "1", LAYER)
-    await mirror.get("/v2/team/app/manifests/1")
+    for path in ("manifests/1", f"blobs/{image.config}", f"blobs/{image.layer}"):
+        await mirror.get(f"/v2/team/app/{path}")
     await mirror.hub.kill()
     answer = await mirror.get("/v2/team/app/manifests/1")
     assert (answer.status, answer.body, answer.headers["X-Debark-Cache"]) == (200, image.raw, "stale")
