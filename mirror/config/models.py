@@ -226,6 +226,8 @@ class PublishSettings(Section):
     whiteouts: Literal["overlayfs", "files"] = "overlayfs"
     permissions: Literal["image", "u+rwX", "a+rX"] = "u+rwX"
     podman_store: Flag = False
+    packed_layers: Flag = False
+    packed_largest: Size = Field(default=16 * GIB, ge=MIB, le=1 << 40)
     setuid: Literal["keep", "drop"] = "keep"
     capabilities: Literal["keep", "drop"] = "drop"
     foreign_layers: Literal["refuse", "fetch"] = "refuse"
