@@ -51,6 +51,7 @@ from mirror.proxy.routes import UpstreamNames
 from mirror.proxy.status import HealthProbe, StatusApi
 from mirror.proxy.tokens import Issuer, TokenVerifier
 from mirror.proxy.warm import WarmAnswers
+from mirror.redirects import open_redirects
 from mirror.report.accesslog import RequestKind
 from mirror.state.engine import Database
 from mirror.state.migrate import migrate
@@ -128,6 +129,7 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
             pulls=pulls if config.publish.enabled else None,
             limits=SendLimits(config.server.slow_bytes, config.server.slow_time),
             warm=WarmAnswers(min(1.0, config.tags.ttl)),
+            redirects=await open_redirects(config, database, USER_AGENT, stack),
         )
         probes = _probes(store, blobs, statuses) | ({"publisher": publisher_probe} if publisher_probe else {})
         probes |= _publisher_probes(conditions) if config.publish.enabled else {}

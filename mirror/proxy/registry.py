@@ -11,6 +11,7 @@ from aiohttp import web
 
 from mirror.fetch.blobs import BlobFetcher
 from mirror.fetch.manifests import ManifestFetcher
+from mirror.fetch.result import CacheResult
 from mirror.jobs.model import ImageStatus
 from mirror.observe.events import Pull, PullQueue
 from mirror.oci.digest import Digest
@@ -21,6 +22,7 @@ from mirror.proxy.conditions import client_has, entity_tag, wants_revalidation
 from mirror.proxy.exchange import Exchange, current_exchange
 from mirror.proxy.hints import STATE_HEADER, hint_headers
 from mirror.proxy.listing import Discovery
+from mirror.proxy.redirects import Redirects
 from mirror.proxy.routes import Kind, Route, UpstreamNames, endpoint_of, parse_path
 from mirror.proxy.warm import WarmAnswers
 from mirror.report.accesslog import RequestKind
@@ -28,7 +30,7 @@ from mirror.upstream.client import UpstreamClient
 
 API_HEADERS = {"Docker-Distribution-Api-Version": "registry/2.0"}
 CACHE_HEADER = "X-Debark-Cache"
-"""How the answer came about: hit, miss, joined or stale."""
+"""How the answer came about: hit, miss, joined, stale or redirected."""
 
 _KINDS = {
     Kind.MANIFEST: RequestKind.MANIFEST,
@@ -61,6 +63,8 @@ class Registry:
     """None if nothing is to be published."""
     limits: SendLimits
     warm: WarmAnswers
+    redirects: Redirects | None = None
+    """None if nobody is sent elsewhere for blobs."""
     clock: Callable[[], float] = time.time
 
     def routes(self) -> list[web.RouteDef]:
@@ -131,6 +135,11 @@ class Registry:
         headers["Content-Type"] = "application/octet-stream"
         if request.method == "HEAD" and size is not None:
             return web.Response(headers={**headers, **blob_headers(digest), "Content-Length": str(size)})
+        if self.redirects is not None:
+            elsewhere = await self.redirects.answer(request, exchange, digest)
+            if elsewhere is not None:
+                elsewhere.headers.update({**API_HEADERS, CACHE_HEADER: CacheResult.REDIRECTED.value})
+                return elsewhere
         with self.blobs.fetch(self.clients[name.registry], name.repository, digest, size) as reader:
             exchange.cache = reader.result
             headers[CACHE_HEADER] = reader.result.value
