@@ -16,6 +16,7 @@ from tests.support.clients import Skopeo
 from tests.support.debark_process import IMPATIENT, PROGRAMS, DebarkProcess
 from tests.support.hub import Hub
 from tests.support.published import problems
+from tests.support.s3_server import BUCKET, CREDENTIALS, S3Server
 from tests.support.small_images import Image, Layer, file
 
 SETTINGS = """packed_layers = true
@@ -28,6 +29,19 @@ again = 1
 url = "{url}"
 """
 FQRN = "layers.debark.example"
+IN_A_BUCKET = """packed_layers = true
+repositories = ["layers.debark.example"]
+storage = "s3://{bucket}/redirected"
+[publish.s3]
+endpoint = "{endpoint}"
+credentials_file = "s3-keys"
+public_url = "{public_url}/redirected"
+[redirect]
+smallest = 0
+[redirect.places.bucket]
+url = "{public_url}/redirected"
+"""
+KEYS = f"[default]\naws_access_key_id = {CREDENTIALS.access_key}\naws_secret_access_key = {CREDENTIALS.secret_key}\n"
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -121,3 +135,19 @@ def test_the_mirrors_own_web_server_is_a_place_if_it_is_named(hub: Hub, tmp_path
         served = [record for record in debark.access_records() if record["kind"] == "cvmfs" and record["method"] == "GET"]
         largest = max(len(layer.packed) for layer in pushed.layers)
         assert any(record["bytes"] == largest for record in served)
+
+
+def test_a_bucket_that_holds_the_repository_is_a_place(hub: Hub, s3_server: S3Server, tmp_path: Path, skopeo: Skopeo) -> None:
+    pushed = image(b"bucket")
+    pushed.push(hub.client(), "redirected/bucket", "1")
+    settings = IN_A_BUCKET.format(bucket=BUCKET, endpoint=s3_server.endpoint, public_url=s3_server.public_url)
+    debark = DebarkProcess(tmp_path / "debark", {"hub.test": hub.url}, IMPATIENT + settings)
+    (tmp_path / "debark" / "s3-keys").write_text(KEYS)
+    with debark:
+        name = f"{debark.address}/hub.test/redirected/bucket:1"
+        skopeo.pull(name, "cold")
+        debark.wait_for("hub.test/redirected/bucket:1")
+        # The mirror looks once a second at what was published.
+        threading.Event().wait(1.5)
+        assert skopeo.pull(name, "bucket").differences(hub, "redirected/bucket", "1") == []
+        assert cache_words(debark)["redirected"] == len(pushed.layers)
