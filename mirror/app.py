@@ -51,7 +51,7 @@ from mirror.proxy.routes import UpstreamNames
 from mirror.proxy.status import HealthProbe, StatusApi
 from mirror.proxy.tokens import Issuer, TokenVerifier
 from mirror.proxy.warm import WarmAnswers
-from mirror.redirects import open_redirects
+from mirror.redirects import open_hubs, open_redirects
 from mirror.report.accesslog import RequestKind
 from mirror.state.engine import Database
 from mirror.state.migrate import migrate
@@ -118,6 +118,7 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         default = canonical_registry(config.default_upstream)
         names = UpstreamNames(wiring.upstream_names(config), default, wiring.server_names(config))
         access = Access(links, clients, guards)
+        hubs = open_hubs(config, clients, guards, store, evictor.make_room)
         registry = Registry(
             upstreams=names,
             clients=clients,
@@ -129,7 +130,7 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
             pulls=pulls if config.publish.enabled else None,
             limits=SendLimits(config.server.slow_bytes, config.server.slow_time),
             warm=WarmAnswers(min(1.0, config.tags.ttl)),
-            redirects=await open_redirects(config, database, USER_AGENT, stack),
+            redirects=await open_redirects(config, database, USER_AGENT, hubs, stack),
         )
         probes = _probes(store, blobs, statuses) | ({"publisher": publisher_probe} if publisher_probe else {})
         probes |= _publisher_probes(conditions) if config.publish.enabled else {}

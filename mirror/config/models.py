@@ -160,6 +160,7 @@ class UpstreamSettings(Section):
     username: str = Field(default="", max_length=255)
     password_file: str = Field(default="", max_length=4000)
     private: Literal["refuse", "serve"] = "refuse"
+    redirect_blobs: Literal["never", "full", "always"] = "never"
     max_transfers: Count = Field(default=16, ge=1, le=1000)
     attempts: Count = Field(default=3, ge=1, le=20)
     connect_timeout: Duration = Field(default=5.0, ge=0.1, le=5 * MINUTE)

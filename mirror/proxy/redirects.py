@@ -14,6 +14,7 @@ from aiohttp import web
 
 from mirror.fetch.result import CacheResult
 from mirror.oci.digest import Digest
+from mirror.oci.reference import RepositoryName
 from mirror.proxy.conditions import client_has
 from mirror.proxy.exchange import Exchange
 
@@ -22,25 +23,42 @@ DIRECT_HEADER = "X-Debark-Redirect"
 
 
 class Locator(Protocol):
-    """Where else a blob is."""
+    """Where else a published blob is."""
 
     async def find(self, digest: Digest, client: str) -> str | None:
         """The URL of a server that gives the blob to a client with this address; None if there is none now."""
+
+
+class Origins(Protocol):
+    """Where upstreams have blobs."""
+
+    async def find(self, name: RepositoryName, digest: Digest, size: int | None) -> str | None:
+        """The URL at which the upstream has the blob; None if the mirror is to serve it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redirects:
     """Decides who is sent elsewhere."""
 
-    locator: Locator
+    locator: Locator | None
+    """None if no servers are named."""
+    origins: Origins | None = None
+    """None if no upstream may be left to serve its blobs."""
     direct: tuple[str, ...] = ()
     """User-Agents that are not: patterns with `*`."""
 
-    async def answer(self, request: web.Request, exchange: Exchange, digest: Digest) -> web.Response | None:
-        """What sends the client to another server; None if it is to be served here. Whether it may read the blob is decided."""
+    async def answer(
+        self, request: web.Request, exchange: Exchange, name: RepositoryName, digest: Digest, size: int | None
+    ) -> web.Response | None:
+        """What sends the client to another server; None if it is to be served here. Whether it may read the blob is decided.
+
+        size: of the blob in bytes, if it is known.
+        """
         if not self._can_follow(request) or client_has(request.headers.get("If-None-Match"), digest):
             return None
-        location = await self.locator.find(digest, exchange.client or request.remote or "")
+        location = await self.locator.find(digest, exchange.client or request.remote or "") if self.locator else None
+        if location is None and self.origins is not None:
+            location = await self.origins.find(name, digest, size)
         if location is None:
             return None
         exchange.cache = CacheResult.REDIRECTED

@@ -136,7 +136,7 @@ class Registry:
         if request.method == "HEAD" and size is not None:
             return web.Response(headers={**headers, **blob_headers(digest), "Content-Length": str(size)})
         if self.redirects is not None:
-            elsewhere = await self.redirects.answer(request, exchange, digest)
+            elsewhere = await self.redirects.answer(request, exchange, name, digest, size)
             if elsewhere is not None:
                 elsewhere.headers.update({**API_HEADERS, CACHE_HEADER: CacheResult.REDIRECTED.value})
                 return elsewhere

@@ -17,6 +17,7 @@ from mirror.jobs.removals import Removals
 from mirror.jobs.repositories import Repositories, RepositoryFacts
 from mirror.oci.digest import Digest
 from mirror.state.engine import Database, DatabaseSettings, sqlite_url
+from tests.support.faulty_registry import Faults, FaultyRegistry, until
 from tests.support.mirror_server import HUB, Image, MirrorServer, add_image, mirror_server
 from tests.support.place_server import FQRN, PlaceServer, place_server
 
@@ -166,3 +167,52 @@ def test_places_are_checked_when_they_are_read() -> None:
     for wrong in ({"url": "ftp://x"}, {"url": "https://user@x"}, {"url": "https://x", "clients": ["nobody"]}, {}):
         with pytest.raises(ValueError, match="place"):
             Config.model_validate({**config, "redirect": {"places": {"one": wrong}}})
+
+
+async def test_a_hub_may_be_left_to_serve_what_the_store_does_not_have(tmp_path: Path) -> None:
+    async with FaultyRegistry() as objects, mirror_server(tmp_path, upstream={"redirect_blobs": "always"}) as mirror:
+        image = add_image(mirror.hub, "team/app", "1", LAYER)
+        objects.add_blob(LAYER)
+        await mirror.get("/v2/team/app/manifests/1")
+        mirror.hub.faults = Faults(redirect=objects.url)
+        answer = await mirror.get(BLOB)
+        assert answer.status == 307
+        assert answer.headers["Location"] == f"{objects.url}{BLOB}?signature=a%2Fb%3D", "the signature is left as it is"
+        assert (await mirror.head(BLOB)).status == 200
+        assert (await mirror.get(f"/v2/team/app/blobs/{Digest.of(b'unknown')}")).status == 404
+        # What it sends nobody elsewhere for, and what it fails for, is served here; and then it is in the store.
+        mirror.hub.faults = Faults()
+        assert (await mirror.get(BLOB)).body == LAYER
+        digits = COPY.digest.hex
+        await until((mirror.data / "blobs" / "sha256" / digits[:2] / digits).exists)
+        mirror.hub.faults = Faults(redirect=objects.url)
+        assert (await mirror.get(BLOB)).headers["X-Debark-Cache"] == "hit"
+        assert (await mirror.get(f"/v2/team/app/blobs/{image.config}")).status == 404, "the object store does not have it"
+
+
+@pytest.mark.parametrize(("min_free", "status"), [(0, 200), ("100 TiB", 307)])
+async def test_a_hub_may_be_left_to_serve_what_there_is_no_room_for(tmp_path: Path, min_free: object, status: int) -> None:
+    settings: Mapping[str, Any] = {"store": {"min_free": min_free}}
+    async with (
+        FaultyRegistry() as objects,
+        mirror_server(tmp_path, upstream={"redirect_blobs": "full"}, settings=settings) as mirror,
+    ):
+        add_image(mirror.hub, "team/app", "1", LAYER)
+        objects.add_blob(LAYER)
+        await mirror.get("/v2/team/app/manifests/1")
+        mirror.hub.faults = Faults(redirect=objects.url)
+        assert (await mirror.get(BLOB)).status == status
+
+
+@pytest.mark.parametrize("more", [{}, {"redirect_blobs": "always", "private": "serve", "username": "u", "password_file": "p"}])
+async def test_a_signed_address_is_never_given_out_unasked_or_for_a_credential(
+    tmp_path: Path, more: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("p").write_text("secret")
+    async with FaultyRegistry() as objects, mirror_server(tmp_path, upstream=more) as mirror:
+        add_image(mirror.hub, "team/app", "1", LAYER)
+        objects.add_blob(LAYER)
+        await mirror.get("/v2/team/app/manifests/1")
+        mirror.hub.faults = Faults(redirect=objects.url)
+        assert (await mirror.get(BLOB)).status == 200
