@@ -10,9 +10,10 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 
@@ -80,34 +81,36 @@ class PackedLayers:
         if layer.size > self._largest:
             log.info("layer_not_packed", digest=str(layer.digest), size=layer.size, largest=self._largest)
             return None
-        with local_failures(self._directory):
-            descriptor, name = tempfile.mkstemp(dir=self._directory)
-        copy = Path(name)
         try:
-            content = self._copy(blob, descriptor, layer, is_stopped)
-            if content is None:
-                log.error("blob_damaged", file=str(blob), digest=str(layer.digest), mend="remove it, so that it is fetched again")
-                return None
-            self._store.put_file(content, ObjectKind.DATA, copy)
+            source = blob.open("rb", buffering=0)
         except FileNotFoundError:
             log.info("layer_not_packed", digest=str(layer.digest), reason="the blob was evicted from the cache")
             return None
-        finally:
-            with suppress(OSError):
+        with source, local_failures(self._directory):
+            descriptor, name = tempfile.mkstemp(dir=self._directory)
+            copy = Path(name)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    content = _copy(source, file, layer, is_stopped)
+                if content is None:
+                    mend = "remove it, so that it is fetched again"
+                    log.error("blob_damaged", file=str(blob), digest=str(layer.digest), mend=mend)
+                    return None
+                self._store.put_file(content, ObjectKind.DATA, copy)
+            finally:
                 copy.unlink(missing_ok=True)
         return PackedLayer(content, layer.size)
 
-    def _copy(self, blob: Path, descriptor: int, layer: Descriptor, is_stopped: Callable[[], bool]) -> ContentHash | None:
-        """The hash of the copy; None if it is not the layer's blob. Raises FileNotFoundError if there is no such file."""
-        promised, stored = layer.digest.hasher(), ContentHasher(HashAlgorithm.SHA1)
-        size = 0
-        with os.fdopen(descriptor, "wb") as copy, blob.open("rb", buffering=0) as source, local_failures(self._directory):
-            while piece := source.read(_PIECE):
-                if is_stopped():
-                    raise Unavailable("the publisher is stopping; the layer is kept when it runs again")
-                promised.update(piece)
-                stored.update(piece)
-                size += len(piece)
-                copy.write(piece)
-            copy.flush()
-        return stored.result() if size == layer.size and promised.hexdigest() == layer.digest.hex else None
+
+def _copy(source: FileIO, copy: BinaryIO, layer: Descriptor, is_stopped: Callable[[], bool]) -> ContentHash | None:
+    """The hash of the copy; None if it is not the layer's blob. Raises OSError, Unavailable if it is stopped."""
+    promised, stored = layer.digest.hasher(), ContentHasher(HashAlgorithm.SHA1)
+    size = 0
+    while piece := source.read(_PIECE):
+        if is_stopped():
+            raise Unavailable("the publisher is stopping; the layer is kept when it runs again")
+        promised.update(piece)
+        stored.update(piece)
+        size += len(piece)
+        copy.write(piece)
+    return stored.result() if size == layer.size and promised.hexdigest() == layer.digest.hex else None

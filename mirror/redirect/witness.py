@@ -124,7 +124,7 @@ class Witness:
         if problem is None:
             self._served[key] = True
             return True
-        log.warning("blob_not_at_place", place=place.name, digest=str(copy.digest), reason=problem)
+        log.info("blob_not_at_place", place=place.name, digest=str(copy.digest), reason=problem)
         self._refused[key] = True
         return False
 
