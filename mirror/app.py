@@ -56,6 +56,7 @@ from mirror.proxy.status import HealthProbe, StatusApi, gathered
 from mirror.proxy.tokens import Issuer, TokenVerifier
 from mirror.proxy.warm import WarmAnswers
 from mirror.proxy.ways import Way
+from mirror.redirects import open_redirects
 from mirror.report.accesslog import RequestKind
 from mirror.snapshot import Snapshot, exposition
 from mirror.state.engine import Database
@@ -152,6 +153,7 @@ async def open_mirror(
         rights = await open_rights(config, upstreams.guards, stack, has_chores=has_chores)
         access = Access(links, ways, upstreams.guards, rights)
         logins = open_logins(config, names)
+        hubs = open_hubs(config, clients, upstreams.guards, store, evictor.make_room)
         registry = Registry(
             upstreams=names,
             access=access,
@@ -161,6 +163,7 @@ async def open_mirror(
             limits=SendLimits(config.server.slow_bytes, config.server.slow_time),
             warm=WarmAnswers(min(1.0, config.tags.ttl)),
             logins=logins,
+            redirects=await open_redirects(config, database, USER_AGENT, hubs, stack),
         )
         probes = {**_probes(store, blobs, statuses), "upstreams": upstreams.problem}
         probes |= _publisher_probes(conditions) if config.publish.enabled else {}

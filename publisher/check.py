@@ -264,7 +264,7 @@ class _Checker:
         where = wanted.content.object_path(wanted.kind)
         if self._data:
             try:
-                self._reader.objects.data(wanted.content, wanted.kind, wanted.compression, wanted.size)
+                self._reader.objects.check_data(wanted.content, wanted.kind, wanted.compression, wanted.size)
             except MirrorError as error:
                 return Problem(wanted.path, str(error), _RESTORE, where)
         elif self._contains is not None and not self._contains(wanted.content, wanted.kind):

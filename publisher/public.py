@@ -123,6 +123,10 @@ class PublicContent:
         with self.open(name, blob) as reader:
             return await reader.stored()
 
+    async def stored(self, digest: Digest) -> Path | None:
+        """The file of a blob, if the mirror's store has it."""
+        return await self._file(digest)
+
     def open(self, name: RepositoryName, blob: Descriptor) -> BlobReader:
         """A reader of a blob, from the mirror's store or while it arrives there; to be closed. Raises NotFound, Unavailable."""
         home = self._foreign.home(name, blob)

@@ -38,6 +38,7 @@ from publisher.layer_settings import layer_limits, layer_policy, permission_poli
 from publisher.lease import RepositoryLease
 from publisher.lookout import Lookout
 from publisher.owner import owner_name
+from publisher.packed_layers import PackedLayers
 from publisher.policy.watermark import Watermark
 from publisher.policy_file import PolicyFile
 from publisher.remover import Remover
@@ -78,7 +79,9 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             stratum0 = await asyncio.to_thread(_open, fqrn, config, data, audit)
             stack.callback(stratum0.pipeline.close)
             await repositories.put(stratum0.facts(await asyncio.to_thread(stratum0.repository.manifest)))
-            unpacker = Unpacker(content, stratum0, limits, layer_policy(config.publish), permission_policy(config.publish))
+            packed = await asyncio.to_thread(_packed_layers, config, stratum0)
+            policies = layer_policy(config.publish), permission_policy(config.publish)
+            unpacker = Unpacker(content, stratum0, limits, *policies, packed=packed)
             stack.push_async_callback(unpacker.close)
             targets[fqrn] = Target(stratum0, unpacker, RepositoryLease(repositories, fqrn, owner, config.publish.lease))
         await stack.enter_async_context(running("housekeeping", lambda: _keep_house(config, repositories, targets, audit)))
@@ -116,6 +119,14 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         )
         await stack.enter_async_context(running("removals", remover.run))
         await worker.run(stop)
+
+
+def _packed_layers(config: Config, stratum0: Stratum0) -> PackedLayers | None:
+    """What keeps the blobs of layers, if they are to be kept."""
+    if not config.publish.packed_layers:
+        return None
+    repository = stratum0.repository
+    return PackedLayers(repository.store, repository.spool.directory, config.publish.packed_largest)
 
 
 def _places(config: Config, data: DataDirectory) -> list[Path]:

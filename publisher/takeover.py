@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -204,6 +204,9 @@ class _Directory:
 
     def get(self, content: ContentHash, kind: ObjectKind) -> bytes:
         return self.read_file(content.object_path(kind))
+
+    def pieces(self, content: ContentHash, kind: ObjectKind) -> Iterator[bytes]:
+        yield self.get(content, kind)
 
     def read_file(self, name: str) -> bytes:
         try:

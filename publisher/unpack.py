@@ -13,6 +13,7 @@ from contextlib import aclosing
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import ParamSpec, TypeVar
@@ -20,7 +21,7 @@ from typing import ParamSpec, TypeVar
 import structlog
 from cachetools import LRUCache
 
-from mirror.errors import InvalidInput, NotAnImage
+from mirror.errors import InvalidInput, NotAnImage, StorageFull
 from mirror.jobs.model import Job, State
 from mirror.jobs.notes import Notes
 from mirror.oci.digest import Digest
@@ -44,6 +45,7 @@ from publisher.layers.marker_files import without_marker_files
 from publisher.layers.merge import merge
 from publisher.layers.permissions import PermissionPolicy, apply_permissions
 from publisher.layers.policy import LayerPolicy
+from publisher.packed_layers import PackedLayer, PackedLayers
 from publisher.policy.sizes import Measure
 from publisher.public import MAX_CONFIG, PublicContent, PublicManifest
 from publisher.sif import image as sif
@@ -79,8 +81,14 @@ class Unpacker:
         limits: UnpackLimits,
         policy: LayerPolicy | None = None,
         permissions: PermissionPolicy | None = None,
+        *,
+        packed: PackedLayers | None = None,
     ) -> None:
-        """policy: default `LayerPolicy()`. permissions: of flat roots; default `PermissionPolicy()`."""
+        """policy: default `LayerPolicy()`. permissions: of flat roots; default `PermissionPolicy()`.
+
+        packed: keeps the blobs of layers as well; None if that is not wanted.
+        """
+        self._packed = packed
         self._policy = policy or LayerPolicy()
         self._permissions = permissions or PermissionPolicy()
         self._content = content
@@ -194,7 +202,7 @@ class Unpacker:
             raise InvalidInput(f"layer {layer.digest} has the diff_id {unpacked.diff_id}, but the image's config says {diff_id}")
         if unpacked.lower not in (None, lower):
             # Links and directories of it are those of other layers than this image has. The layer's own directory stays.
-            unpacked = await self._unpack(name, layer, diff_id, below)
+            unpacked = await self._unpack(name, layer, diff_id, below, unpacked.packed)
         return unpacked
 
     async def _read_or_ingest(
@@ -202,6 +210,8 @@ class Unpacker:
     ) -> UnpackedLayer:
         if await _holds(view.reader, layer.digest):
             unpacked = await asyncio.to_thread(_read, view, layer)
+            if unpacked.packed is None:
+                unpacked = replace(unpacked, packed=await self._pack(layer, partial(self._content.stored, layer.digest)))
         else:
             unpacked = await self._unpack(name, layer, diff_id, below)
         if _weight(unpacked) <= self._known.maxsize:
@@ -209,14 +219,21 @@ class Unpacker:
         return unpacked
 
     async def _unpack(
-        self, name: RepositoryName, layer: Descriptor, diff_id: Digest, below: Sequence[UnpackedLayer]
+        self,
+        name: RepositoryName,
+        layer: Descriptor,
+        diff_id: Digest,
+        below: Sequence[UnpackedLayer],
+        packed: PackedLayer | None = None,
     ) -> UnpackedLayer:
+        """packed: its blob, if that is in the repository's store already."""
         started = monotonic()
         since = min([self._stratum0.repository.clock(), *(lower.safe_since for lower in below)])
         with self._content.open(name, layer) as blob:
             await blob.started()
             async with aclosing(blob.spans()) as spans:
                 result = await self._in_thread(self._ingest, ArrivingBlob(spans, self._stopping), diff_id, below)
+            packed = packed or await self._pack(layer, blob.stored)
         log.info(
             "layer_ingested",
             fqrn=self._stratum0.fqrn,
@@ -226,7 +243,17 @@ class Unpacker:
             seconds=round(monotonic() - started, 3),
         )
         lower = chain(below) if result.depends_on_lower else None
-        return UnpackedLayer(layer, result.diff_id, result.tree, result.entries, result.size, result.notes, lower, since)
+        return UnpackedLayer(layer, result.diff_id, result.tree, result.entries, result.size, result.notes, lower, since, packed)
+
+    async def _pack(self, layer: Descriptor, find: Callable[[], Awaitable[Path | None]]) -> PackedLayer | None:
+        """Keep the blob of a layer in the repository's store, if that is wanted and `find` tells a file that has it."""
+        if self._packed is None:
+            return None
+        try:
+            file = await find()
+        except StorageFull:
+            return None  # It passed by without being kept, the disk being full.
+        return None if file is None else await self._in_thread(self._packed.keep, file, layer, self._stopping.is_set)
 
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's result. Cancellation waits for its end: it uses what is closed next."""
@@ -288,7 +315,8 @@ def _read(view: _View, layer: Descriptor) -> UnpackedLayer:
     tree = without_marker_files(reader.tree(layout.layer_root(layer.digest)))
     facts = _facts(reader, layer.digest)
     entries = sum(1 for _ in tree.walk())
-    return UnpackedLayer(layer, facts.diff_id, tree, entries, facts.size, facts.notes, facts.lower, view.opened)
+    packed = PackedLayer.of(reader.lookup(layout.packed_layer(layer.digest)))
+    return UnpackedLayer(layer, facts.diff_id, tree, entries, facts.size, facts.notes, facts.lower, view.opened, packed)
 
 
 def _notes_of_held(reader: RepositoryReader, manifest: ImageManifest) -> Notes:

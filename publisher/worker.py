@@ -32,7 +32,7 @@ from publisher.cvmfs.cuts import CutLimits, GrowthLimits
 from publisher.disk import DiskGate
 from publisher.errors import AgainstPolicy, BrokenLayer, RepositoryDamaged, UnsafeLayer
 from publisher.images import layout
-from publisher.images.place import PlacePolicy, PreparedImage, check_trees, place_images
+from publisher.images.place import PlacePolicy, PreparedImage, UnpackedLayer, check_trees, place_images
 from publisher.images.remove import remove_links
 from publisher.lease import RepositoryLease
 from publisher.leftovers import TIDY, Leftovers, Tidy, inside
@@ -216,7 +216,7 @@ class Worker:
         image = await target.unpacker.prepare(job, public, on_state, admission.measure())
         names = {name: _path(fqrn, layout.public_link(name)) for name in image.names}
         platforms = {name: _path(fqrn, layout.platform_link(name)) for name in image.platforms}
-        held = [HeldLayer(layer.descriptor.digest, layer.descriptor.size, layer.entries, layer.notes) for layer in image.layers]
+        held = [_held(layer) for layer in image.layers]
         with self._leftovers.spared(fqrn, [*names.values(), *platforms.values()]):
             revision = await self._committers[fqrn].submit(image)
             await asyncio.to_thread(self._note_published, job, image, fqrn, revision)
@@ -226,6 +226,7 @@ class Worker:
                 fqrn,
                 {name: Publication(fqrn, path, revision.revision) for name, path in names.items()},
                 held,
+                revision=revision.revision,
                 notes=image.notes,
                 platforms={name: Publication(fqrn, path, revision.revision) for name, path in platforms.items()},
             )
@@ -336,6 +337,11 @@ class Worker:
                 await target.lease.release()
         except Unavailable as error:
             log.warning("leases_not_released", reason=str(error))
+
+
+def _held(layer: UnpackedLayer) -> HeldLayer:
+    packed = "" if layer.packed is None else layer.packed.object
+    return HeldLayer(layer.descriptor.digest, layer.descriptor.size, layer.entries, layer.notes, packed)
 
 
 def _path(fqrn: str, link: bytes) -> str:

@@ -197,6 +197,7 @@ class UpstreamSettings(Section):
     namespaces: dict[RepositoryPath, NamespaceSettings] = Field(default={}, max_length=1000)
     private: Literal["refuse", "serve", "client"] = "refuse"
     mirrors: tuple[MirrorSettings, ...] = Field(default=(), max_length=8)
+    redirect_blobs: Literal["never", "full", "always"] = "never"
     max_transfers: Count = Field(default=16, ge=1, le=1000)
     max_requests: Count = Field(default=32, ge=1, le=1000)
     attempts: Count = Field(default=3, ge=1, le=20)
@@ -269,6 +270,8 @@ class PublishSettings(Section):
     whiteouts: Literal["overlayfs", "files"] = "overlayfs"
     permissions: Literal["image", "u+rwX", "a+rX"] = "u+rwX"
     podman_store: Flag = False
+    packed_layers: Flag = False
+    packed_largest: Size = Field(default=16 * GIB, ge=MIB, le=1 << 40)
     setuid: Literal["keep", "drop"] = "keep"
     capabilities: Literal["keep", "drop"] = "drop"
     foreign_layers: Literal["refuse", "fetch"] = "refuse"
@@ -321,6 +324,27 @@ class MetricsSettings(Section):
     enabled: Flag = True
 
 
+class PlaceSettings(Section):
+    """[redirect.places."NAME"]: a web server or bucket that holds CVMFS repositories."""
+
+    url: HttpUrl
+    clients: tuple[Addresses, ...] = Field(default=(), max_length=1000)
+
+
+class RedirectSettings(Section):
+    """[redirect]: where clients are sent for blobs that CVMFS repositories hold."""
+
+    places: dict[str, PlaceSettings] = Field(default={}, max_length=100)
+    direct: tuple[str, ...] = Field(default=(), max_length=100)
+    smallest: Size = Field(default=MIB, ge=0, le=1 << 40)
+    fresh: Duration = Field(default=5.0, ge=1, le=10 * MINUTE)
+    again: Duration = Field(default=MINUTE, ge=1, le=DAY)
+    believed: Duration = Field(default=10 * MINUTE, ge=1, le=DAY)
+    patience: Duration = Field(default=1.0, ge=0.01, le=MINUTE)
+    timeout: Duration = Field(default=5.0, ge=0.1, le=5 * MINUTE)
+    remembered: Count = Field(default=50_000, ge=100, le=10_000_000)
+
+
 def _preset_tables() -> Table:
     """The well-known registries, as if the operator had written them."""
     return {name: {"url": preset.base_url, "trusted_hosts": list(preset.trusted_hosts)} for name, preset in PRESETS.items()}
@@ -346,6 +370,7 @@ class Config(Section):
     memory: MemorySettings = MemorySettings()
     upstreams: dict[RegistryName, UpstreamSettings] = Field(default={}, validate_default=True, max_length=1000)
     publish: PublishSettings = PublishSettings()
+    redirect: RedirectSettings = RedirectSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
 

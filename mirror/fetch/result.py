@@ -21,3 +21,5 @@ class CacheResult(StrEnum):
     """From the upstream, for this request and another that began before."""
     STALE = "stale"
     """From here, as it was when the upstream could last be asked."""
+    REDIRECTED = "redirected"
+    """From another server, which the client was sent to."""

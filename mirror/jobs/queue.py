@@ -23,6 +23,7 @@ from mirror.jobs.change import Change, is_of
 from mirror.jobs.model import Job, Leftover, PlatformName, Publication, PublishRequest, State
 from mirror.jobs.naming import drop_outdated_platforms, publish_name
 from mirror.jobs.notes import NO_NOTES, Notes
+from mirror.jobs.packed_layers import PackedCopy, add_packed_layers
 from mirror.jobs.retry import RetryPolicy
 from mirror.oci.digest import Digest
 from mirror.oci.platform import Platform
@@ -44,6 +45,8 @@ class HeldLayer:
     size: int
     entries: int
     notes: Notes = NO_NOTES
+    packed: str = ""
+    """Path below the repository's root of the object that is the blob, if the repository has that as well."""
 
 
 class Queue:
@@ -166,19 +169,21 @@ class Queue:
         publications: Mapping[ImageReference, Publication],
         held: Iterable[HeldLayer],
         *,
+        revision: int = 0,
         notes: Notes = NO_NOTES,
         platforms: Mapping[PlatformName, Publication] = MappingProxyType({}),
     ) -> None:
         """The image is readable in the CVMFS repository under these names. Raises LeaseExpired, changing nothing.
 
-        Call it in the order of the commits. held: the image's layers. notes: on the whole of it. platforms: the links for
-        platforms, also those that nobody had asked for. Names that were asked for meanwhile make it a job again. A name that
-        meanwhile moved to another image leads to this one now; that other image becomes a job again, too.
+        Call it in the order of the commits. held: the image's layers; revision: the one that has them.
+        notes: on the whole of it. platforms: the links for platforms, also those that nobody had asked for. Names that were asked
+        for meanwhile make it a job again. A name that meanwhile moved to another image leads to this one now; that other image
+        becomes a job again, too.
         """
         digest = str(manifest)
         async with Change.begin(self._database, self._clock()) as change:
             await change.check_owner(owner, [digest])
-            await self._add_layers(change, fqrn, held)
+            await self._add_layers(change, fqrn, held, revision)
             for image, publication in publications.items():
                 await publish_name(change, image, None, digest, publication)
             for name, publication in platforms.items():
@@ -283,7 +288,8 @@ class Queue:
         statement = select(exists().where(images.c.ready_at <= self._clock()))
         return bool((await connection.execute(statement)).scalar_one())
 
-    async def _add_layers(self, change: Change, fqrn: str, held: Iterable[HeldLayer]) -> None:
+    async def _add_layers(self, change: Change, fqrn: str, held: Iterable[HeldLayer], revision: int) -> None:
+        held = list(held)
         rows = [
             {
                 "fqrn": fqrn,
@@ -296,6 +302,8 @@ class Queue:
         ]
         if rows:
             await change.connection.execute(self._database.insert(layers).on_conflict_do_nothing(), rows)
+        packed = [PackedCopy(layer.digest, fqrn, layer.packed, layer.size, revision) for layer in held if layer.packed]
+        await add_packed_layers(self._database, change.connection, packed)
 
     async def _fail(
         self, change: Change, digest: str, attempts: int, reason: str, retry_after: float | None = None

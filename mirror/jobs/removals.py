@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import delete, select, update
 
+from mirror.jobs.packed_layers import remove_packed_layers
 from mirror.oci.digest import Digest
 from mirror.state.engine import Database
-from mirror.state.schema import images, layers, removals
+from mirror.state.schema import images, layers, packed_layers, removals
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,5 +59,6 @@ class Removals:
         async with self._database.write() as connection:
             await connection.execute(delete(removals).where(removals.c.fqrn == fqrn, removals.c.manifest_digest.in_(texts)))
             await connection.execute(delete(layers).where(layers.c.fqrn == fqrn, layers.c.digest.in_(gone)))
+            await remove_packed_layers(connection, fqrn, packed_layers.c.digest.in_(gone))
             held = update(images).where(images.c.manifest_digest.in_(texts), images.c.fqrn == fqrn)
             await connection.execute(held.values(fqrn=None))

@@ -10,6 +10,7 @@ from typing import Protocol
 from aiohttp import web
 
 from mirror.fetch.manifests import ManifestAnswer
+from mirror.fetch.result import CacheResult
 from mirror.jobs.model import ImageStatus
 from mirror.observe.events import Pull, PullQueue
 from mirror.oci.digest import Digest
@@ -21,6 +22,7 @@ from mirror.proxy.exchange import Exchange, current_exchange
 from mirror.proxy.hints import STATE_HEADER, hint_headers
 from mirror.proxy.listing import Discovery
 from mirror.proxy.logins import Logins
+from mirror.proxy.redirects import Redirects
 from mirror.proxy.routes import Kind, Route, UpstreamNames, endpoint_of, parse_path
 from mirror.proxy.warm import WarmAnswers
 from mirror.report.accesslog import RequestKind
@@ -29,7 +31,8 @@ API_HEADERS = {"Docker-Distribution-Api-Version": "registry/2.0"}
 PRIVATE_HEADERS = {"Cache-Control": "private", "Vary": "Authorization"}
 """For caches between the mirror and its clients."""
 CACHE_HEADER = "X-Debark-Cache"
-"""How the answer came about: hit, miss, joined or stale. A stale manifest also has its `Age` (RFC 9111, section 5.1)."""
+"""How the answer came about: hit, miss, joined, stale or redirected. A stale manifest also has its `Age` (RFC 9111, section
+5.1)."""
 
 _KINDS = {
     Kind.MANIFEST: RequestKind.MANIFEST,
@@ -61,6 +64,8 @@ class Registry:
     warm: WarmAnswers
     logins: Logins | None = None
     """None if no upstream takes clients' own credentials."""
+    redirects: Redirects | None = None
+    """None if nobody is sent elsewhere for blobs."""
     clock: Callable[[], float] = time.time
 
     def routes(self) -> list[web.RouteDef]:
@@ -155,6 +160,11 @@ class Registry:
         headers["Content-Type"] = "application/octet-stream"
         if request.method == "HEAD" and size is not None:
             return web.Response(headers={**headers, **blob_headers(digest), "Content-Length": str(size)})
+        if self.redirects is not None and not way.is_private:
+            elsewhere = await self.redirects.answer(request, exchange, name, digest, size)
+            if elsewhere is not None:
+                elsewhere.headers.update({**API_HEADERS, CACHE_HEADER: CacheResult.REDIRECTED.value})
+                return elsewhere
         with way.blobs.fetch(way.client, name.repository, digest, size) as reader:
             exchange.cache = reader.result
             headers[CACHE_HEADER] = reader.result.value

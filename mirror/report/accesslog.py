@@ -20,7 +20,8 @@ or begin another one. Texts that clients choose are cut to `LONGEST_TEXT` charac
     bytes       of the body, as sent
     seconds     from request to last byte
     cache       hit (from the store), stale (last known answer, the upstream had none), miss (fetched for this request),
-                joined (from a fetch under way for somebody else); "" where no cache is concerned
+                joined (from a fetch under way for somebody else), redirected (the client was sent to another server, and
+                "bytes" is 0); "" where no cache is concerned
     age         seconds since the upstream gave a stale manifest; null for other answers
     state       publish state of the image at that time
     agent       User-Agent

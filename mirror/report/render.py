@@ -19,6 +19,7 @@ _CACHE_WORDS = {
     CacheResult.STALE: "stale (last known answer)",
     CacheResult.JOINED: "joined (a fetch under way)",
     CacheResult.MISS: "miss (fetched upstream)",
+    CacheResult.REDIRECTED: "redirected (sent to a replica)",
 }
 _PIPE_WIDTH = 160
 

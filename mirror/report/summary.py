@@ -122,16 +122,17 @@ class Summary:
 
     @property
     def cached_requests(self) -> float | None:
-        """Share of answered requests that were served from the store, 0 to 1; None without any."""
+        """Share of requests served from the store, 0 to 1, of those that the mirror served itself; None without any."""
         return self._share(lambda total: total.requests)
 
     @property
     def cached_bytes(self) -> float | None:
-        """Share of the bytes that were served from the store, 0 to 1; None without any."""
+        """The same of bytes."""
         return self._share(lambda total: total.size)
 
     def _share(self, measure: Measure) -> float | None:
-        counted = {result: measure(total) for result, total in self.by_cache.items()}
+        served = self.by_cache.keys() - {CacheResult.REDIRECTED}
+        counted = {result: measure(self.by_cache[result]) for result in served}
         everything = sum(counted.values())
         return (counted[CacheResult.HIT] + counted[CacheResult.STALE]) / everything if everything else None
 

@@ -162,6 +162,19 @@ layers = Table(
     comment="Layers that a CVMFS repository holds unpacked",
 )
 
+packed_layers = Table(
+    "packed_layers",
+    metadata,
+    Column("fqrn", Text, ForeignKey("repositories.fqrn"), nullable=False),
+    Column("digest", Text, nullable=False, index=True),
+    Column("object", Text, nullable=False, comment="path below the repository's root, such as data/ab/cdef..."),
+    Column("size", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False, comment="the first revision that has it"),
+    Column("serial", BigInteger, nullable=False, index=True, comment="value of the counter when it came"),
+    PrimaryKeyConstraint("fqrn", "digest"),
+    comment="Blobs of layers that a CVMFS repository holds as one object each, byte for byte",
+)
+
 usage = Table(
     "usage",
     metadata,

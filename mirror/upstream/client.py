@@ -218,6 +218,22 @@ class UpstreamClient:
                 # A body that was not read to its end is of no use to the next request on this connection.
                 response.close()
 
+    async def blob_location(self, repository: str, digest: Digest) -> str | None:
+        """The address that the upstream sends a client to for a blob, seen to serve it; None if it serves the blob itself.
+
+        Raises NotFound, Denied, UpstreamUnavailable, IntegrityError.
+        """
+        what = _blob_name(repository, digest)
+        path = f"/v2/{repository}/blobs/{digest}"
+        response = await self._transport.send("GET", path, {"Range": "bytes=0-0"}, repository=repository, what=what)
+        try:
+            if response.status not in (200, 206):
+                raise await self._transport.failure(response, what)
+            self._refuse_encoding(response, what)
+            return str(response.url) if response.url.origin() != self.upstream.url.origin() else None
+        finally:
+            response.close()
+
     async def _chunks(self, response: aiohttp.ClientResponse, skip: int, what: str) -> AsyncGenerator[bytes, None]:
         content = response.content
         while True:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import click
 
+from mirror.config import wiring
 from mirror.errors import NotFound
+from mirror.jobs.packed_layers import PackedLayers
+from mirror.state.engine import Database
+from mirror.state.migrate import migrate
 from publisher.audit import Act
 from publisher.commands.report import Report
 from publisher.commands.verb import verb
@@ -30,6 +36,7 @@ def rollback(place: Workplace, report: Report, *, name: str | None) -> None:
         if transaction.base.root != root:
             transaction.go_back(root, size)
         published = transaction.commit()
+    asyncio.run(_take_back(place, revision))
     place.audit.record(Act.CHANGED, fqrn=place.fqrn, revision=published.revision, what=f"rollback to revision {revision}")
     report.result(
         f"{place.fqrn} is at revision {published.revision}, with the tree of revision {revision}",
@@ -38,6 +45,18 @@ def rollback(place: Workplace, report: Report, *, name: str | None) -> None:
         root=str(published.root_hash),
         tree_of=revision,
     )
+
+
+async def _take_back(place: Workplace, revision: int) -> None:
+    """Tell the mirror, if there is one, that it must not send clients for blobs that came after this revision."""
+    if not place.config.state.url and not (place.config.data / "state.sqlite").exists():
+        return
+    database = Database(wiring.database(place.config))
+    try:
+        await migrate(database)
+        await PackedLayers(database).roll_back(place.fqrn, revision)
+    finally:
+        await database.close()
 
 
 def _target(repository: Repository, reader: RepositoryReader, name: str | None) -> tuple[ContentHash, int | None, int]:

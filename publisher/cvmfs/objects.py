@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mirror.errors import NotFound
 from publisher.cvmfs import codec
 from publisher.cvmfs.entry import Compression, Entry
-from publisher.cvmfs.hash import ContentHash, ObjectKind
+from publisher.cvmfs.hash import ContentHash, ContentHasher, ObjectKind
 from publisher.errors import RepositoryDamaged
 from publisher.objects.store import ObjectSource
 
@@ -20,6 +20,9 @@ _NAMES = {
     ObjectKind.CERTIFICATE: "certificate",
     ObjectKind.METAINFO: "meta-info",
 }
+
+_WHOLE = 16 << 20
+"""Bytes of an object that is rather read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,26 @@ class VerifiedObjects:
             return codec.expand(self.stored(content, kind), compression, size)
         except RepositoryDamaged as error:
             raise RepositoryDamaged(f"the {_NAMES[kind]} {content} cannot be read: {error}") from error
+
+    def check_data(self, content: ContentHash, kind: ObjectKind, compression: Compression, size: int) -> None:
+        """See that `data` would give the content; a large object that is stored as it is, such as a packed layer, in pieces.
+
+        Raises RepositoryDamaged, Unavailable.
+        """
+        if compression is not Compression.NONE or size <= _WHOLE:
+            self.data(content, kind, compression, size)
+            return
+        hasher, found = ContentHasher(content.algorithm), 0
+        try:
+            for piece in self._source.pieces(content, kind):
+                hasher.update(piece)
+                found += len(piece)
+        except NotFound as error:
+            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} is missing: {error}") from error
+        if hasher.result() != content:
+            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} is damaged: its bytes have another hash")
+        if found != size:
+            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} cannot be read: its content has {found} bytes, not {size}")
 
     def content(self, entry: Entry) -> Iterator[bytes]:
         """Content of a regular file, piece by piece. Raises RepositoryDamaged, Unavailable."""

@@ -1,6 +1,7 @@
 """Where everything of an image is in a CVMFS repository. Pure. Layout reference, sections 1 to 3 and 8.
 
     .layers/<ab>/<hex>/layerfs                            a layer as its archive has it, with overlayfs's own whiteouts
+    .layers/<ab>/<hex>/blob                               its blob as registries serve it, if packed layers are kept
     .layers/<ab>/<hex>/.metadata/layers.json              its sizes and digests
     .layers/<ab>/<hex>/.metadata/origin.json              the images that it was unpacked for
     .flat/<ab>/<hex>                                      a whole root file system
@@ -54,6 +55,11 @@ def layer_directory(layer: Digest) -> bytes:
 def layer_root(layer: Digest) -> bytes:
     """The tree of one layer. It is complete if it exists; a nested catalog of its own."""
     return layer_directory(layer) + b"/layerfs"
+
+
+def packed_layer(layer: Digest) -> bytes:
+    """The layer's blob, byte for byte (`publisher.packed_layers`); not every layer has it."""
+    return layer_directory(layer) + b"/blob"
 
 
 def layers_document(layer: Digest) -> bytes:

@@ -26,6 +26,7 @@ from publisher.images.podman_store import PodmanStore, StoreImage
 from publisher.images.tree_digest import TreeDigest, digest_of, first_difference
 from publisher.layers.marker_files import with_marker_files
 from publisher.objects.pipeline import Pipeline, Ticket
+from publisher.packed_layers import PackedLayer
 from publisher.transaction import Transaction
 
 
@@ -45,6 +46,8 @@ class UnpackedLayer:
     """The chain of the layers below, if its tree is right over these only."""
     safe_since: float = -math.inf
     """Unix seconds at which all its objects were there (`Transaction.rely_on`)."""
+    packed: PackedLayer | None = None
+    """Its blob, if the repository is to have that as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,8 @@ def _place_layer(
         transaction.graft(layout.layer_root(digest), tree)
         document = metadata.layers_json(digest, layer.diff_id, layer.size, now, notes=layer.notes, lower=layer.lower)
         put_document(transaction, layout.layers_document(digest), _stored(pipeline, document, now))
+    if layer.packed is not None and not transaction.exists(layout.packed_layer(digest)):
+        transaction.put_file(layout.packed_layer(digest), layer.packed.entry(now))
     origin = layout.origin_document(digest)
     before = transaction.read(origin) if transaction.exists(origin) else None
     after = metadata.origin_json(config, before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Self, TypeVar
 
@@ -40,6 +40,16 @@ class HttpObjectSource:
         Raises NotFound, Unavailable, RepositoryDamaged if there are more of them than the limits allow.
         """
         return self._run(self._client.read(content.object_path(kind), self._limits.object_bytes))
+
+    def pieces(self, content: ContentHash, kind: ObjectKind) -> Iterator[bytes]:
+        """What `get` gives, a piece at a time, as it arrives; not tried again. Raises as `get`."""
+        path = content.object_path(kind)
+        body = self._run(self._client.begin(path, self._limits.streamed_bytes))
+        try:
+            while piece := self._run(body.read()):
+                yield piece
+        finally:
+            self._run(body.__aexit__(None, None, None))
 
     def read_file(self, name: str) -> bytes:
         """A named file of the repository's root. Raises as `get`, and InvalidInput for another name."""

@@ -49,6 +49,8 @@ class HttpLimits:
     """Largest named file, certificate or meta-info."""
     object_bytes: int = 1 << 30
     """Largest object that the blocking source takes into memory."""
+    streamed_bytes: int = 1 << 40
+    """Largest object that it gives a piece at a time."""
 
     def __post_init__(self) -> None:
         """Raises InvalidInput where nothing could ever be read."""

@@ -32,6 +32,9 @@ class ObjectSource(Protocol):
     def get(self, content: ContentHash, kind: ObjectKind) -> bytes:
         """The stored (compressed) bytes, not yet verified. Raises NotFound, Unavailable."""
 
+    def pieces(self, content: ContentHash, kind: ObjectKind) -> Iterator[bytes]:
+        """What `get` gives, a piece at a time, for objects of any size. Raises NotFound, Unavailable."""
+
     def read_file(self, name: str) -> bytes:
         """A named file of the repository's root, such as `.cvmfspublished`. Raises NotFound, Unavailable."""
 
@@ -58,9 +61,6 @@ class ObjectStore(ObjectSource, Protocol):
 
         Raises StorageFull, Unavailable.
         """
-
-    def pieces(self, content: ContentHash, kind: ObjectKind) -> Iterator[bytes]:
-        """What `get` gives, a piece at a time, for objects of any size. Raises NotFound, Unavailable."""
 
     def contains(self, content: ContentHash, kind: ObjectKind) -> bool:
         """Whether the object is there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 from mirror.errors import NotFound
@@ -43,6 +44,9 @@ class Web:
         except urllib.error.HTTPError as error:
             raise NotFound(f"{name}: {error.code}") from error
         return data
+
+    def pieces(self, content: ContentHash, kind: ObjectKind) -> Iterator[bytes]:
+        yield self.get(content, kind)
 
 
 def test_an_image_is_published_in_a_bucket(hub: Hub, s3_server: S3Server, skopeo: Skopeo, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -41,6 +42,9 @@ class WebSource:
 
     def get(self, content: ContentHash, kind: ObjectKind) -> bytes:
         return self.read_file(content.object_path(kind))
+
+    def pieces(self, content: ContentHash, kind: ObjectKind) -> Iterator[bytes]:
+        yield self.get(content, kind)
 
     def read_file(self, name: str) -> bytes:
         answer = self._get(f"{self._root}/{name}")

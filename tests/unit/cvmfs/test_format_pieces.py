@@ -7,9 +7,12 @@ from hypothesis import strategies as st
 from mirror.errors import InvalidInput
 from publisher.cvmfs import codec, symlink, xattr
 from publisher.cvmfs.entry import Compression
+from publisher.cvmfs.hash import ContentHash, ObjectKind
+from publisher.cvmfs.objects import ReadLimits, VerifiedObjects
 from publisher.cvmfs.path import NO_PARENT, ancestors, basename, check_names, is_below, normalise, parent, parent_key, path_key
 from publisher.cvmfs.statistics import Counters, Statistics
 from publisher.errors import RepositoryDamaged
+from tests.support.memory_store import MemoryStore
 
 NAMES = st.binary(min_size=1, max_size=255).filter(
     lambda name: b"/" not in name and b"\0" not in name and name not in {b".", b".."}
@@ -109,6 +112,23 @@ def test_damaged_and_oversized_objects_are_refused() -> None:
         codec.expand(stored, Compression.ZLIB, 100_001)
     with pytest.raises(RepositoryDamaged, match="not 3"):
         codec.expand(b"abcd", Compression.NONE, 3)
+
+
+@pytest.mark.parametrize("size", [10, (16 << 20) + 10])
+def test_what_is_stored_as_it_is_is_checked_also_in_pieces(size: int) -> None:
+    store = MemoryStore()
+    stored = bytes(size - 1) + b"."
+    content = ContentHash.of(stored)
+    check = VerifiedObjects(store, ReadLimits()).check_data
+    with pytest.raises(RepositoryDamaged, match="missing"):
+        check(content, ObjectKind.DATA, Compression.NONE, size)
+    store.put(content, ObjectKind.DATA, stored)
+    check(content, ObjectKind.DATA, Compression.NONE, size)
+    with pytest.raises(RepositoryDamaged, match=f"{size} bytes, not {size + 1}"):
+        check(content, ObjectKind.DATA, Compression.NONE, size + 1)
+    store.contents[content, ObjectKind.DATA] = bytes(size)
+    with pytest.raises(RepositoryDamaged, match="another hash"):
+        check(content, ObjectKind.DATA, Compression.NONE, size)
 
 
 def test_statistics_need_every_counter() -> None:

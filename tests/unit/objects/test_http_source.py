@@ -76,6 +76,16 @@ def test_many_threads_share_it(golden: MemoryStore, source: HttpObjectSource) ->
     assert found == [golden.contents[key] for key in wanted]
 
 
+def test_pieces_are_what_get_gives_whatever_the_size(server: RepositoryServer, golden: MemoryStore) -> None:
+    content, kind = max(golden.contents, key=lambda key: len(golden.contents[key]))
+    with HttpObjectSource(server.url, HttpLimits(attempts=QUICK, object_bytes=1000)) as source:
+        assert b"".join(source.pieces(content, kind)) == golden.contents[content, kind]
+        with pytest.raises(RepositoryDamaged):
+            source.get(content, kind)
+        with pytest.raises(NotFound):
+            next(source.pieces(CONTENT, ObjectKind.DATA))
+
+
 def test_what_is_not_there_is_not_found(source: HttpObjectSource) -> None:
     with pytest.raises(NotFound, match=r"data/.* does not exist"):
         source.get(CONTENT, ObjectKind.CHUNK)
