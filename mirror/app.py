@@ -42,9 +42,10 @@ from mirror.proxy.client_address import AddressRanges
 from mirror.proxy.client_limits import ClientGate, ClientLimits
 from mirror.proxy.cvmfs_files import CvmfsFiles
 from mirror.proxy.errors import REQUEST_ID_HEADER, answer_errors
-from mirror.proxy.exchange import current_exchange
+from mirror.proxy.exchange import current_exchange, exchange_of
 from mirror.proxy.guard import Guard
 from mirror.proxy.listing import Discovery
+from mirror.proxy.malformed import noted_briefly
 from mirror.proxy.passwords import PasswordFile
 from mirror.proxy.registry import Registry
 from mirror.proxy.routes import UpstreamNames
@@ -84,6 +85,7 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
     Raises InvalidInput, ConfigError, StorageFull, Unavailable if a part cannot be opened.
     """
     async with AsyncExitStack() as stack:
+        stack.enter_context(noted_briefly())
         store = BlobStore(config.data, config.store.min_free)
         database = Database(wiring.database(config))
         stack.push_async_callback(database.close)
@@ -237,7 +239,9 @@ def _publisher_probes(conditions: Conditions) -> dict[str, HealthProbe]:
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = USER_AGENT
-    response.headers[REQUEST_ID_HEADER] = current_exchange(request).request_id
+    exchange = exchange_of(request)  # None where the server itself refuses a request: what it `Expect`s, say.
+    if exchange is not None:
+        response.headers[REQUEST_ID_HEADER] = exchange.request_id
 
 
 def _metrics_handler(metrics: Metrics) -> Handler:

@@ -23,6 +23,10 @@ _LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[\w!#$&+.^`|~-]+\s*(?:=\s*(?:\"[^\"]*\"
 _NEXT = re.compile(r";\s*rel\s*=\s*(?:\"(?:[^\"]*\s)?next(?:\s[^\"]*)?\"|next)(?=\s*(?:;|$))", re.ASCII | re.IGNORECASE)
 
 
+class BadCount(InvalidInput):
+    """What should say how many tags are wanted is no number."""
+
+
 @dataclass(frozen=True, slots=True)
 class TagPage:
     """One page of a tag list, and whether there is more behind it."""
@@ -63,24 +67,24 @@ def parse_tag_list(raw: bytes) -> list[str]:
 
 
 def in_order(tags: Iterable[str]) -> tuple[str, ...]:
-    """Each tag once, in the specification's order: alphanumeric, whatever the case."""
-    return tuple(sorted(set(tags), key=_rank))
+    """Each tag once, in the one of the specification's two orders that registries have and clients count on: that of ASCII."""
+    return tuple(sorted(set(tags)))
 
 
 def page_of(tags: Sequence[str], count: int | None, last: str | None) -> TagPage:
     """The page of a list `in_order` behind the tag `last`, which need not be in it; all that is left if `count` is None."""
-    start = bisect_right(tags, _rank(last), key=_rank) if last is not None else 0
+    start = bisect_right(tags, last) if last is not None else 0
     end = len(tags) if count is None else min(start + count, len(tags))
     # An empty page with a link to itself would never end.
     return TagPage(tuple(tags[start:end]), more=start < end < len(tags))
 
 
 def parse_count(text: str | None) -> int | None:
-    """The query parameter `n`; None if it was not given. Raises InvalidInput."""
+    """The query parameter `n`; None if it was not given. Raises BadCount."""
     if text is None:
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > 9:
-        raise InvalidInput(f"n={text[:40]!r} is not a number of tags")
+        raise BadCount(f"n={text[:40]!r} is not a number of tags")
     return int(text)
 
 
@@ -114,7 +118,3 @@ def _is_tag(text: str) -> bool:
     except InvalidInput:
         return False
     return True
-
-
-def _rank(tag: str) -> tuple[str, str]:
-    return tag.lower(), tag

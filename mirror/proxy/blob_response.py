@@ -63,7 +63,7 @@ async def send_blob(
     """
     total = await reader.started()
     common = {**headers, **blob_headers(digest)}
-    if client_has(request.headers.get("If-None-Match"), digest):
+    if client_has(request.headers.getall("If-None-Match", ()), digest):
         response: web.StreamResponse = web.Response(status=304, headers=common)
         await response.prepare(request)
         await response.write_eof()

@@ -88,9 +88,9 @@ class Registry:
             offered = "manifests, blobs, tag lists and referrers"
             raise web.HTTPNotFound(text=f"{request.path} is no endpoint that this mirror offers: it serves {offered}")
         exchange.route = route
-        headers = (
-            {**API_HEADERS, "OCI-Namespace": namespace} if namespace and route.name.registry == namespace else {**API_HEADERS}
-        )
+        headers = {**API_HEADERS}
+        if namespace and self.upstreams.find(namespace) == route.name.registry:
+            headers["OCI-Namespace"] = namespace
         match route:
             case Route(Kind.MANIFEST, name, Reference() as reference):
                 return await self._manifest(request, exchange, ImageReference(name, reference), headers)
@@ -117,7 +117,7 @@ class Registry:
         headers |= hints
         headers |= {"Docker-Content-Digest": str(answer.digest), "ETag": entity_tag(answer.digest)}
         headers[CACHE_HEADER] = answer.result.value
-        if client_has(request.headers.get("If-None-Match"), answer.digest):
+        if client_has(request.headers.getall("If-None-Match", ()), answer.digest):
             return web.Response(status=304, headers=headers)
         response = web.Response(body=answer.raw, headers={**headers, "Content-Type": answer.media_type})
         self.warm.keep(request, exchange, response, pull)
@@ -130,7 +130,10 @@ class Registry:
         size = await self.access.check_blob(name, digest)
         headers["Content-Type"] = "application/octet-stream"
         if request.method == "HEAD" and size is not None:
-            return web.Response(headers={**headers, **blob_headers(digest), "Content-Length": str(size)})
+            known = {**headers, **blob_headers(digest)}
+            if client_has(request.headers.getall("If-None-Match", ()), digest):
+                return web.Response(status=304, headers=known)
+            return web.Response(headers={**known, "Content-Length": str(size)})
         with self.blobs.fetch(self.clients[name.registry], name.repository, digest, size) as reader:
             exchange.cache = reader.result
             headers[CACHE_HEADER] = reader.result.value

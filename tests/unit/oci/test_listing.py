@@ -47,8 +47,8 @@ def test_our_own_link_is_read_back() -> None:
     assert next_page([link]) == "/v2/team/app/tags/list?n=2&last=v1&ns=hub.test"
 
 
-def test_tags_come_each_once_in_the_order_of_the_specification() -> None:
-    assert in_order(["b", "B", "a10", "a2", "_x", "b", "1.0"]) == ("1.0", "_x", "a10", "a2", "B", "b")
+def test_tags_come_each_once_in_the_order_of_ascii() -> None:
+    assert in_order(["b", "B", "a10", "a2", "_x", "b", "1.0"]) == ("1.0", "B", "_x", "a10", "a2", "b")
 
 
 @given(st.lists(st.text("aAbB10._-", min_size=1, max_size=4)), st.integers(1, 5))
