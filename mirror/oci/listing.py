@@ -14,13 +14,17 @@ from typing import Any
 from urllib.parse import urlencode
 
 from mirror.errors import InvalidInput
-from mirror.oci.digest import Digest
+from mirror.oci.digest import Digest, is_digest
 from mirror.oci.document import json_object
 from mirror.oci.manifest import OCI_INDEX
 from mirror.oci.reference import check_tag
 
 _LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[\w!#$&+.^`|~-]+\s*(?:=\s*(?:\"[^\"]*\"|[^\s\",;]+))?)*)", re.ASCII)
 _NEXT = re.compile(r";\s*rel\s*=\s*(?:\"(?:[^\"]*\s)?next(?:\s[^\"]*)?\"|next)(?=\s*(?:;|$))", re.ASCII | re.IGNORECASE)
+
+
+INDEX_BYTES = 4_000_000
+"""Size up to which a list of referrers comes in one answer: clients need not take larger manifests ("Pushing Manifests")."""
 
 
 class BadCount(InvalidInput):
@@ -33,6 +37,14 @@ class TagPage:
 
     tags: tuple[str, ...]
     more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrersPage:
+    """One page of referrers as an image index, and the digest behind which the next one begins; None after the last one."""
+
+    index: bytes
+    last: str | None
 
 
 def next_page(links: Iterable[str]) -> str | None:
@@ -98,18 +110,44 @@ def parse_referrers(raw: bytes) -> list[dict[str, Any]]:
     return manifests
 
 
-def referrers_index(descriptors: Iterable[dict[str, Any]], artifact_type: str | None) -> bytes:
-    """An image index of referrers, each once. artifact_type: only those of this type; None or empty: all of them."""
+def referrers_page(
+    descriptors: Iterable[dict[str, Any]], artifact_type: str | None, last: str | None, largest: int = INDEX_BYTES
+) -> ReferrersPage:
+    """One page of the referrers, each once: all of them in the upstream's order, if no more than `largest` bytes come of it.
+
+    Else they come in the order of their digests, as many as fit, and at least one. artifact_type: only those of it; None or
+    empty: all of them. last: the digest behind which this page begins; it need not be in the list.
+    """
     found: dict[str, dict[str, Any]] = {}
     for descriptor in descriptors:
         if not artifact_type or descriptor.get("artifactType") == artifact_type:
             found.setdefault(str(descriptor.get("digest")), descriptor)
-    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(found.values())}).encode()
+    whole = _index(found.values())
+    if last is None and len(whole) <= largest:
+        return ReferrersPage(whole, None)
+    behind = sorted(digest for digest in found if _is_digest(digest) and (last is None or digest > last))
+    taken, size = 0, len(_index([]))
+    for digest in behind:
+        size += len(json.dumps(found[digest])) + len(", ")
+        if taken and size > largest:
+            break
+        taken += 1
+    page = _index(found[digest] for digest in behind[:taken])
+    return ReferrersPage(page, behind[taken - 1] if taken < len(behind) else None)
 
 
 def fallback_tag(subject: Digest) -> str:
     """The tag under which registries without the referrers API keep the list ("Referrers Tag Schema")."""
     return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
+
+
+def _index(descriptors: Iterable[dict[str, Any]]) -> bytes:
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(descriptors)}).encode()
+
+
+def _is_digest(text: str) -> bool:
+    algorithm, _, digits = text.partition(":")
+    return is_digest(algorithm, digits)
 
 
 def _is_tag(text: str) -> bool:

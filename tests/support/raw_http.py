@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 from dataclasses import dataclass
@@ -28,10 +29,8 @@ class RawConnection:
 
     def send(self, data: bytes) -> None:
         """A server that has closed already is no failure: it may have answered before."""
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     def reply(self, method: str = "GET") -> Reply | None:
         """The next final answer; None if the connection ends in place of one. Raises EOFError for one that is cut."""

@@ -116,6 +116,27 @@ async def test_referrers_are_the_hubs_own(remembering: MirrorServer) -> None:
     assert remembering.hub.count("GET", "/referrers/") == 1
 
 
+async def test_more_referrers_than_clients_read_at_once_come_in_pages(remembering: MirrorServer) -> None:
+    image = add_image(remembering.hub, "team/app", "1", LAYER)
+    many = [
+        {**(BILL if number % 3 else SIGNATURE), "digest": str(Digest.of(str(number).encode())), "annotations": {"a": "x" * 2000}}
+        for number in range(3000)
+    ]
+    remembering.hub.referrers[str(image.digest)] = many
+    path, found = f"/v2/hub.test/team/app/referrers/{image.digest}?artifactType=application/sbom&ns=hub.test", []
+    pages = 0
+    while path:
+        answer = await remembering.get(path)
+        assert (answer.status, answer.headers["OCI-Filters-Applied"]) == (200, "artifactType")
+        assert len(answer.body) <= 4_000_000
+        found += [descriptor["digest"] for descriptor in json.loads(answer.body)["manifests"]]
+        path = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
+        pages += 1
+    assert pages == 2
+    assert sorted(found) == sorted(str(listed["digest"]) for listed in many if listed["artifactType"] == "application/sbom")
+    assert remembering.hub.count("GET", "/referrers/") == 1
+
+
 async def test_nothing_refers_to_it(mirror: MirrorServer) -> None:
     answer = await mirror.get(f"/v2/team/app/referrers/{Digest.of(b'nothing')}")
     assert (answer.status, json.loads(answer.body)["manifests"]) == (200, [])
