@@ -46,6 +46,12 @@ class RawConnection:
             if status >= 200:
                 return Reply(status, headers, self._body(method, status, headers))
 
+    def some_body(self, size: int) -> bytes:
+        """The first bytes of the next answer's body, the rest being left unread."""
+        self._file.readline()
+        http.client.parse_headers(self._file)
+        return self._file.read(size)
+
     def is_closed(self) -> bool:
         """Whether the server ends the connection, all of its answers being read."""
         try:
