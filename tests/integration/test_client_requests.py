@@ -139,11 +139,14 @@ def test_whatever_is_in_it_comes_as_the_hub_has_it(hub: Hub, mirror: DebarkProce
 
 
 def test_a_cut_pull_goes_on_where_it_broke_while_the_blob_is_still_on_its_way(tmp_path: Path) -> None:
-    with Hub(tmp_path / "hub") as hub, Wire(hub.address, 8 * 1024 * 1024) as wire:
-        with DebarkProcess(tmp_path / "debark", {"hub.test": wire.url}, DEFAULT + IMPATIENT) as mirror:
-            for client in CLIENTS:
-                if client.resumes:
-                    _cut_and_resumed(hub, mirror, client)
+    with (
+        Hub(tmp_path / "hub") as hub,
+        Wire(hub.address, 8 * 1024 * 1024) as wire,
+        DebarkProcess(tmp_path / "debark", {"hub.test": wire.url}, DEFAULT + IMPATIENT) as mirror,
+    ):
+        for client in CLIENTS:
+            if client.resumes:
+                _cut_and_resumed(hub, mirror, client)
 
 
 def _cut_and_resumed(hub: Hub, mirror: DebarkProcess, client: WireClient) -> None:
