@@ -51,6 +51,7 @@ from mirror.proxy.registry import Registry
 from mirror.proxy.routes import UpstreamNames
 from mirror.proxy.status import HealthProbe, StatusApi
 from mirror.proxy.tokens import Issuer, TokenVerifier
+from mirror.proxy.unrouted import complete
 from mirror.proxy.warm import WarmAnswers
 from mirror.report.accesslog import RequestKind
 from mirror.state.engine import Database
@@ -138,12 +139,11 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
         middlewares = [answer_errors, _guard(config).middleware(), bounded_requests(config.server.max_requests)]
         application = web.Application(middlewares=middlewares)
         application.on_response_prepare.append(_sign)
-        application.add_routes([*registry.routes(), *status.routes()])
-        application.router.add_get(
-            "/cvmfs/{fqrn}/{path:.+}", CvmfsFiles(config.data / "cvmfs", send_seconds=config.server.slow_time).get
-        )
+        files = CvmfsFiles(config.data / "cvmfs", send_seconds=config.server.slow_time)
+        routes = [*registry.routes(), *status.routes(), web.get("/cvmfs/{fqrn}/{path:.+}", files.get)]
         if config.metrics.enabled:
-            application.router.add_get("/metrics", _metrics_handler(metrics))
+            routes.append(web.get("/metrics", _metrics_handler(metrics)))
+        application.add_routes(complete(routes))
         yield Mirror(application, repositories)
 
 
@@ -239,8 +239,8 @@ def _publisher_probes(conditions: Conditions) -> dict[str, HealthProbe]:
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = USER_AGENT
-    exchange = exchange_of(request)  # None where the server itself refuses a request: what it `Expect`s, say.
-    if exchange is not None:
+    exchange = exchange_of(request)
+    if exchange is not None:  # The server itself answers some requests that are no HTTP.
         response.headers[REQUEST_ID_HEADER] = exchange.request_id
 
 

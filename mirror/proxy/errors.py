@@ -34,7 +34,6 @@ _ROUTE_CODES: dict[type[MirrorError], ErrorCode] = {
     BadCount: ErrorCode.PAGINATION_NUMBER_INVALID,
     UnknownUpstream: ErrorCode.NAME_UNKNOWN,
 }
-_LONGEST_PATH = 200
 _HTTP_CODES = {404: ErrorCode.NAME_UNKNOWN, 405: ErrorCode.UNSUPPORTED}
 
 
@@ -51,7 +50,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         code = _HTTP_CODES.get(error.status)
         if code is None:
             raise
-        return _http_response(error, code, request.path)
+        return _http_response(error, code)
     except Exception:
         log.exception("request_failed", method=request.method, path=request.path)
         return _json(ErrorCode.UNKNOWN, None, {})
@@ -72,12 +71,9 @@ def _response(error: MirrorError, exchange: Exchange) -> web.Response:
     return _json(code, str(error), headers)
 
 
-def _http_response(error: web.HTTPException, code: ErrorCode, path: str) -> web.Response:
+def _http_response(error: web.HTTPException, code: ErrorCode) -> web.Response:
     allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-    message = None if code is ErrorCode.UNSUPPORTED else error.text
-    if message == f"{error.status}: {error.reason}":  # The router's own words, which name nothing.
-        message = f"nothing is at {path[:_LONGEST_PATH]} here: images are below /v2/, CVMFS repositories below /cvmfs/"
-    return _json(code, message, allow)
+    return _json(code, error.text if code is not ErrorCode.UNSUPPORTED else None, allow)
 
 
 def _json(code: ErrorCode, message: str | None, headers: dict[str, str]) -> web.Response:

@@ -1,4 +1,4 @@
-"""What clients put into paths and headers: whatever it is, reading it ends, says something true, and never leaves what is allowed."""
+"""What clients put into paths and headers: whatever it is, reading it ends, and says something true."""
 
 from __future__ import annotations
 
