@@ -251,3 +251,14 @@ def test_clients_that_leave_anywhere_in_a_request_harm_nobody(address: str) -> N
         with RawConnection(address) as connection:
             connection.send(whole[:length])
     _goes_on(address)
+
+
+@pytest.mark.parametrize("rest", ["manifests/1", "blobs/{layer}", "tags/list", "referrers/{layer}", "cvmfs"])
+def test_clients_that_are_gone_when_the_answer_comes_harm_nobody(address: str, rest: str) -> None:
+    layer = json.loads(IMAGE.manifest)["layers"][0]["digest"]
+    path = f"/v2/hub.test/odd/app/{rest.format(layer=layer)}"
+    for _ in range(40):
+        connection = RawConnection(address)
+        connection.send(get(path if rest != "cvmfs" else "/cvmfs/unpacked-1.debark.local/.cvmfspublished"))
+        connection.reset()
+    _goes_on(address)

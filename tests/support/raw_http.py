@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+import struct
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -58,6 +59,11 @@ class RawConnection:
             return self._file.read(1) == b""
         except ConnectionResetError:
             return True
+
+    def reset(self) -> None:
+        """Leave as a process does that was killed, or a machine that is gone."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
     def close(self) -> None:
         self._file.close()
