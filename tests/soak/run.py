@@ -45,14 +45,14 @@ _CALM_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how hard. disk: bytes of the mirror's disk; phases: names, empty for all."""
+    """How long and how hard. disk: bytes of the mirror's disk; phases: names, empty for all, gone through as a whole."""
 
-    seconds: float = 16.0
+    seconds: float = 0.0
     clients: int = 12
     workers: int = 1
     seed: int = 1
     disk: int = 128 << 20
-    phase_seconds: float = 1.0
+    phase_seconds: float = 0.8
     phases: tuple[str, ...] = ()
 
 
@@ -107,11 +107,8 @@ async def soak(plan: Plan, root: Path, tell: Callable[[str], None]) -> Outcome:
 
 async def _misfortunes(world: World, content: Content, load: Load, plan: Plan, tell: Callable[[str], None]) -> None:
     end = time.monotonic() + plan.seconds
-    names = plan.phases or tuple(world.phases)
     while True:
-        for name in names:
-            if time.monotonic() > end:
-                return
+        for name in plan.phases or world.phases:
             before = load.tally.copy()
             content.move_a_tag()
             await world.phases[name]()
@@ -119,6 +116,8 @@ async def _misfortunes(world: World, content: Content, load: Load, plan: Plan, t
             what = ", ".join(f"{key} {count}" for key, count in counts.items())
             tell(f"{name}: {what}; {footprint(world.mirror.pid, world.mirror.data)}")
             world.hub.seen.clear()
+        if time.monotonic() > end:
+            return
 
 
 async def _all_is_well(load: Load, content: Content) -> list[str]:
