@@ -62,6 +62,8 @@ async def send_blob(
     headers: further ones, Content-Type among them. Raises what `BlobReader.started` raises; nothing is sent then.
     """
     total = await reader.started()
+    if total is None and request.method == "HEAD":
+        total = await _count(reader)
     common = {**headers, **blob_headers(digest)}
     if client_has(request.headers.getall("If-None-Match", ()), digest):
         return SentBlob(web.Response(status=304, headers=common), 0, is_complete=True)
@@ -184,6 +186,15 @@ def _wanted_range(request: web.Request, digest: Digest, total: int | None) -> By
     if condition is not None and condition.strip() != entity_tag(digest):
         return None
     return parse_range(request.headers.get("Range"), total)
+
+
+async def _count(reader: BlobReader) -> int:
+    """Size in bytes of a blob of which the upstream does not say it: HEAD has to tell it, and GET will find the blob stored."""
+    size = 0
+    async with aclosing(reader.spans()) as spans:
+        async for span in spans:
+            size += len(span) if isinstance(span, bytes) else span.length
+    return size
 
 
 def _not_satisfiable(total: int | None, headers: Mapping[str, str]) -> SentBlob:

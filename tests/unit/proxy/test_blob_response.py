@@ -164,6 +164,16 @@ async def test_a_body_without_a_length_is_sent_in_chunks(server: Server) -> None
     assert headers["Transfer-Encoding"] == "chunked"
 
 
+async def test_head_tells_the_size_though_the_upstream_does_not(server: Server) -> None:
+    server.at.hub.faults.until_close = True
+    async with server.session.head(server.url) as response:
+        assert (response.status, response.headers["Content-Length"]) == (200, str(SIZE))
+    server.at.hub.faults.wrong_content = True
+    async with server.session.head(server.url) as response:
+        kept = server.at.fetcher.storage_problem is None
+        assert response.status == (200 if kept else 502)
+
+
 @pytest.mark.parametrize("until_close", [False, True])
 async def test_a_wrong_body_never_ends_as_a_complete_answer(server: Server, *, until_close: bool) -> None:
     server.at.hub.faults.wrong_content, server.at.hub.faults.until_close = True, until_close
