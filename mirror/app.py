@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -46,17 +46,19 @@ from mirror.proxy.client_address import AddressRanges
 from mirror.proxy.client_limits import ClientGate, ClientLimits
 from mirror.proxy.cvmfs_files import CvmfsFiles
 from mirror.proxy.errors import REQUEST_ID_HEADER, answer_errors
-from mirror.proxy.exchange import current_exchange
+from mirror.proxy.exchange import current_exchange, exchange_of
 from mirror.proxy.guard import Guard
 from mirror.proxy.listing import Discovery
+from mirror.proxy.malformed import noted_briefly
 from mirror.proxy.passwords import PasswordFile
 from mirror.proxy.registry import Registry
 from mirror.proxy.routes import UpstreamNames
 from mirror.proxy.status import HealthProbe, StatusApi, gathered
 from mirror.proxy.tokens import Issuer, TokenVerifier
+from mirror.proxy.unrouted import complete
 from mirror.proxy.warm import WarmAnswers
 from mirror.proxy.ways import Way
-from mirror.redirects import open_redirects
+from mirror.redirects import open_hubs, open_redirects
 from mirror.report.accesslog import RequestKind
 from mirror.snapshot import Snapshot, exposition
 from mirror.state.engine import Database
@@ -113,6 +115,7 @@ async def open_mirror(
     Raises InvalidInput, ConfigError, StorageFull, Unavailable if a part cannot be opened.
     """
     async with AsyncExitStack() as stack:
+        stack.enter_context(noted_briefly())
         store = BlobStore(config.data, config.store.min_free)
         database = Database(wiring.database(config))
         stack.push_async_callback(database.close)
@@ -137,14 +140,16 @@ async def open_mirror(
         if config.publish.enabled:
             nested = NestedIndexes(_inner_indexes(clients, manifests))
             intake = Intake(statuses, tags, Indexes(database), nested, wiring.platforms(config))
-            recorder = _recorder(pulls, config, database, statuses, intake)
-            stack.push_async_callback(recorder.drain, _DRAIN_SECONDS)
-            await stack.enter_async_context(running("recorder", recorder.run))
+            await _open_recorder(stack, config, database, pulls=pulls, statuses=statuses, intake=intake)
         if has_chores:
-            await stack.enter_async_context(running("sweep", lambda: sweep_parts(store, config.store.keep_parts)))
-            await stack.enter_async_context(running("job_counts", lambda: count_jobs(statuses, metrics)))
-            await stack.enter_async_context(running("conditions", lambda: show_conditions(conditions, metrics)))
-            await stack.enter_async_context(running("eviction", evictor.run))
+            chores = {
+                "sweep": lambda: sweep_parts(store, config.store.keep_parts),
+                "job_counts": lambda: count_jobs(statuses, metrics),
+                "conditions": lambda: show_conditions(conditions, metrics),
+                "eviction": evictor.run,
+            }
+            for chore, run in chores.items():
+                await stack.enter_async_context(running(chore, run))
         listings = Listings(manifests, ListingLimits(config.tags.ttl, config.tags.hold))
         stack.push_async_callback(listings.close)
         default = canonical_registry(config.default_upstream)
@@ -183,15 +188,15 @@ async def open_mirror(
         yield Mirror(_application(config, routes, _metrics_handler(metrics, server)), probes)
 
 
-def _application(config: Config, routes: Sequence[web.RouteDef], metrics_handler: Handler) -> web.Application:
+def _application(config: Config, routes: list[web.RouteDef], metrics_handler: Handler) -> web.Application:
+    files = CvmfsFiles(config.data / "cvmfs", send_seconds=config.server.slow_time)
+    routes.append(web.get("/cvmfs/{fqrn}/{path:.+}", files.get))
+    if config.metrics.enabled:
+        routes.append(web.get("/metrics", metrics_handler))
     middlewares = [answer_errors, _guard(config).middleware(), bounded_requests(config.server.max_requests)]
     application = web.Application(middlewares=middlewares, client_max_size=_LONGEST_FORM)
     application.on_response_prepare.append(_sign)
-    application.add_routes(routes)
-    cvmfs = CvmfsFiles(config.data / "cvmfs", send_seconds=config.server.slow_time)
-    application.router.add_get("/cvmfs/{fqrn}/{path:.+}", cvmfs.get)
-    if config.metrics.enabled:
-        application.router.add_get("/metrics", metrics_handler)
+    application.add_routes(complete(routes))
     return application
 
 
@@ -222,9 +227,13 @@ def _inner_indexes(clients: Mapping[str, UpstreamClient], manifests: ManifestFet
     return fetch
 
 
-def _recorder(pulls: PullQueue, config: Config, database: Database, statuses: Statuses, intake: Intake) -> Recorder:
+async def _open_recorder(
+    stack: AsyncExitStack, config: Config, database: Database, *, pulls: PullQueue, statuses: Statuses, intake: Intake
+) -> None:
     queue = Queue(database, policy=wiring.publish_retry(config))
-    return Recorder(pulls, queue=queue, statuses=statuses, intake=intake, usage=Usage(database))
+    recorder = Recorder(pulls, queue=queue, statuses=statuses, intake=intake, usage=Usage(database))
+    stack.push_async_callback(recorder.drain, _DRAIN_SECONDS)
+    await stack.enter_async_context(running("recorder", recorder.run))
 
 
 def _probes(store: BlobStore, blobs: BlobFetcher, statuses: Statuses) -> dict[str, HealthProbe]:
@@ -281,7 +290,9 @@ def _publisher_probes(conditions: Conditions) -> dict[str, HealthProbe]:
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = USER_AGENT
-    response.headers[REQUEST_ID_HEADER] = current_exchange(request).request_id
+    exchange = exchange_of(request)
+    if exchange is not None:  # The server itself answers some requests that are no HTTP.
+        response.headers[REQUEST_ID_HEADER] = exchange.request_id
 
 
 def _metrics_handler(metrics: Metrics, server: Server | None) -> Handler:

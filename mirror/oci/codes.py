@@ -1,7 +1,7 @@
 """Error codes of the registry API, in one table, and the JSON form in which clients read them.
 
-Sources: OCI distribution specification 1.1, "Error Codes"; RANGE_INVALID, UNAVAILABLE and UNKNOWN are the distribution project's;
-UPSTREAM_INVALID is our own, in the form that the specification asks of a code.
+Sources: OCI distribution specification 1.1, "Error Codes"; PAGINATION_NUMBER_INVALID, RANGE_INVALID, UNAVAILABLE and
+UNKNOWN are the distribution project's; UPSTREAM_INVALID is our own, in the form that the specification asks of a code.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class ErrorCode(StrEnum):
     MANIFEST_UNKNOWN = "MANIFEST_UNKNOWN"
     NAME_INVALID = "NAME_INVALID"
     NAME_UNKNOWN = "NAME_UNKNOWN"
+    PAGINATION_NUMBER_INVALID = "PAGINATION_NUMBER_INVALID"
     RANGE_INVALID = "RANGE_INVALID"
     TOOMANYREQUESTS = "TOOMANYREQUESTS"
     UNAUTHORIZED = "UNAUTHORIZED"
@@ -67,6 +68,7 @@ _TABLE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.MANIFEST_UNKNOWN: (404, "the upstream has no such manifest in this repository"),
     ErrorCode.NAME_INVALID: (400, "this is not a repository name"),
     ErrorCode.NAME_UNKNOWN: (404, "this repository is not known"),
+    ErrorCode.PAGINATION_NUMBER_INVALID: (400, "this is not a number of tags"),
     ErrorCode.RANGE_INVALID: (416, "the blob has no such range of bytes"),
     ErrorCode.TOOMANYREQUESTS: (429, "too many requests"),
     ErrorCode.UNAUTHORIZED: (401, "authentication is required"),

@@ -62,16 +62,15 @@ async def send_blob(
     headers: further ones, Content-Type among them. Raises what `BlobReader.started` raises; nothing is sent then.
     """
     total = await reader.started()
+    if total is None and request.method == "HEAD":
+        total = await _count(reader)
     common = {**headers, **blob_headers(digest)}
-    if client_has(request.headers.get("If-None-Match"), digest):
-        response: web.StreamResponse = web.Response(status=304, headers=common)
-        await response.prepare(request)
-        await response.write_eof()
-        return SentBlob(response, 0, is_complete=True)
+    if client_has(request.headers.getall("If-None-Match", ()), digest):
+        return SentBlob(web.Response(status=304, headers=common), 0, is_complete=True)
     try:
         wanted = _wanted_range(request, digest, total)
     except RangeNotSatisfiable:
-        return await _not_satisfiable(request, total, common)
+        return _not_satisfiable(total, common)
     response = web.StreamResponse(status=200 if wanted is None else 206, headers=common)
     if wanted is not None:
         response.headers["Content-Range"] = wanted.content_range
@@ -80,10 +79,14 @@ async def send_blob(
         response.content_length = total
     elif request.version >= (1, 1):
         response.enable_chunked_encoding()
-    await response.prepare(request)
-    if request.method == "HEAD":
-        await response.write_eof()
-        return SentBlob(response, 0, is_complete=True)
+    try:
+        await response.prepare(request)
+        if request.method == "HEAD":
+            await response.write_eof()
+            return SentBlob(response, 0, is_complete=True)
+    except ConnectionError:
+        log.info("client_left", digest=str(digest), sent=0)
+        return SentBlob(response, 0, is_complete=False)
     return await _Sender(request, response, limits).send(reader, digest, wanted)
 
 
@@ -185,10 +188,16 @@ def _wanted_range(request: web.Request, digest: Digest, total: int | None) -> By
     return parse_range(request.headers.get("Range"), total)
 
 
-async def _not_satisfiable(request: web.Request, total: int | None, headers: Mapping[str, str]) -> SentBlob:
+async def _count(reader: BlobReader) -> int:
+    """Size in bytes of a blob of which the upstream does not say it: HEAD has to tell it, and GET will find the blob stored."""
+    size = 0
+    async with aclosing(reader.spans()) as spans:
+        async for span in spans:
+            size += len(span) if isinstance(span, bytes) else span.length
+    return size
+
+
+def _not_satisfiable(total: int | None, headers: Mapping[str, str]) -> SentBlob:
     body = error_body(ErrorCode.RANGE_INVALID, f"the blob has {total} bytes")
     fields = {**headers, "Content-Type": "application/json", "Content-Range": f"bytes */{total}"}
-    response = web.Response(status=416, body=body, headers=fields)
-    await response.prepare(request)
-    await response.write_eof()
-    return SentBlob(response, len(body), is_complete=True)
+    return SentBlob(web.Response(status=416, body=body, headers=fields), len(body), is_complete=True)

@@ -15,11 +15,9 @@ def entity_tag(digest: Digest) -> str:
     return f'"{digest}"'
 
 
-def client_has(if_none_match: str | None, digest: Digest) -> bool:
-    """Whether the client has this content already (status 304)."""
-    if not if_none_match:
-        return False
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+def client_has(if_none_match: Iterable[str], digest: Digest) -> bool:
+    """Whether the client has this content already (status 304). if_none_match: the headers' values."""
+    tags = {tag.strip().removeprefix("W/") for value in if_none_match for tag in value.split(",")}
     return "*" in tags or entity_tag(digest) in tags
 
 

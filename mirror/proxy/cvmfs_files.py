@@ -61,6 +61,8 @@ class CvmfsFiles:
         try:
             async with asyncio.timeout(self._send_seconds):
                 await response.prepare(request)
+        except ConnectionError:
+            log.info("client_left", path=request.path)
         except TimeoutError:
             log.info("client_too_slow", path=request.path)
             if request.transport is not None:

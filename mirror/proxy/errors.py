@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler
 from mirror.errors import Denied, MirrorError, NotFound, TooManyRequests, Unauthenticated, Unavailable
 from mirror.logs import REQUEST_ID
 from mirror.oci.codes import ErrorCode, code_of, error_body
+from mirror.oci.listing import BadCount
 from mirror.proxy.exchange import Exchange, begin_exchange
 from mirror.proxy.routes import BadDigest, BadReference, UnknownUpstream
 
@@ -39,6 +40,7 @@ os.register_at_fork(after_in_child=_begin_anew)
 _ROUTE_CODES: dict[type[MirrorError], ErrorCode] = {
     BadDigest: ErrorCode.DIGEST_INVALID,
     BadReference: ErrorCode.MANIFEST_INVALID,
+    BadCount: ErrorCode.PAGINATION_NUMBER_INVALID,
     UnknownUpstream: ErrorCode.NAME_UNKNOWN,
 }
 _HTTP_CODES = {404: ErrorCode.NAME_UNKNOWN, 405: ErrorCode.UNSUPPORTED}

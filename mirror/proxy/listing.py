@@ -8,7 +8,7 @@ from aiohttp import web
 
 from mirror.fetch.result import CacheResult
 from mirror.oci.digest import Digest
-from mirror.oci.listing import link_to_next, page_of, parse_count, referrers_index
+from mirror.oci.listing import link_to_next, page_of, parse_count, referrers_page
 from mirror.oci.manifest import OCI_INDEX
 from mirror.oci.reference import Reference, RepositoryName
 from mirror.proxy.access import Access
@@ -29,18 +29,26 @@ class Discovery:
         way = await self.access.check_listing(name, visitor)
         tags, result = await way.listings.tags(way.client, name)
         page = page_of(tags, count, request.query.get("last"))
-        headers = {}
-        if page.more and count is not None:
-            others = {key: value for key, value in request.query.items() if key not in ("n", "last")}
-            headers["Link"] = link_to_next(request.rel_url.raw_path, {**others, "n": str(count), "last": page.tags[-1]})
+        headers = _next(request, page.tags[-1]) if page.more else {}
         return web.json_response({"name": name.repository, "tags": list(page.tags)}, headers=headers), result
 
     async def referrers(
         self, request: web.Request, name: RepositoryName, subject: Digest, visitor: Visitor = ANYBODY
     ) -> tuple[web.Response, CacheResult]:
-        """An index of everything that refers to a manifest; `artifactType` selects. Without any it is an empty one, not a 404."""
+        """An index of everything that refers to a manifest; `artifactType` selects. Without any it is an empty one, not a 404.
+
+        What is too much for one index comes in pages, with a `Link` to the next one.
+        """
         way = await self.access.check_manifest(name, Reference(digest=subject), visitor)
         descriptors, result = await way.listings.referrers(way.client, name, subject)
         artifact_type = request.query.get("artifactType")
+        page = referrers_page(descriptors, artifact_type, request.query.get("last"))
         headers = {"Content-Type": OCI_INDEX, **({"OCI-Filters-Applied": "artifactType"} if artifact_type else {})}
-        return web.Response(body=referrers_index(descriptors, artifact_type), headers=headers), result
+        if page.last is not None:
+            headers |= _next(request, page.last)
+        return web.Response(body=page.index, headers=headers), result
+
+
+def _next(request: web.Request, last: str) -> dict[str, str]:
+    """The header that leads to the page behind `last`, all else being as this request has it."""
+    return {"Link": link_to_next(request.rel_url.raw_path, {**request.query, "last": last})}

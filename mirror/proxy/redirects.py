@@ -54,7 +54,7 @@ class Redirects:
 
         size: of the blob in bytes, if it is known.
         """
-        if not self._can_follow(request) or client_has(request.headers.get("If-None-Match"), digest):
+        if not self._can_follow(request) or client_has(request.headers.getall("If-None-Match", ()), digest):
             return None
         location = await self.locator.find(digest, exchange.client or request.remote or "") if self.locator else None
         if location is None and self.origins is not None:

@@ -97,9 +97,9 @@ class Registry:
         exchange.route = route
         if self.logins is not None:
             exchange.visitor = self.logins.visitor(request, route.name)
-        headers = (
-            {**API_HEADERS, "OCI-Namespace": namespace} if namespace and route.name.registry == namespace else {**API_HEADERS}
-        )
+        headers = {**API_HEADERS}
+        if namespace and self.upstreams.find(namespace) == route.name.registry:
+            headers["OCI-Namespace"] = namespace
         match route:
             case Route(Kind.MANIFEST, name, Reference() as reference):
                 return await self._manifest(request, exchange, ImageReference(name, reference), headers)
@@ -133,7 +133,7 @@ class Registry:
         if answer.age is not None:
             exchange.age = answer.age
             headers["Age"] = str(int(answer.age))
-        if client_has(request.headers.get("If-None-Match"), answer.digest):
+        if client_has(request.headers.getall("If-None-Match", ()), answer.digest):
             return web.Response(status=304, headers=headers)
         response = web.Response(body=answer.raw, headers={**headers, "Content-Type": answer.media_type})
         self.warm.keep(request, exchange, response, pull)
@@ -146,7 +146,7 @@ class Registry:
         exchange.digest, exchange.media_type, exchange.cache = str(answer.digest), answer.media_type, answer.result
         headers |= {"Docker-Content-Digest": str(answer.digest), "ETag": entity_tag(answer.digest), **PRIVATE_HEADERS}
         headers[CACHE_HEADER] = answer.result.value
-        if client_has(request.headers.get("If-None-Match"), answer.digest):
+        if client_has(request.headers.getall("If-None-Match", ()), answer.digest):
             return web.Response(status=304, headers=headers)
         return web.Response(body=answer.raw, headers={**headers, "Content-Type": answer.media_type})
 

@@ -83,17 +83,18 @@ class UpstreamNames:
         Raises InvalidInput for a name that breaks the grammar, UnknownUpstream for a registry that is not configured.
         """
         first, slash, rest = repository_path.partition("/")
-        if slash and (looks_like_host(first) or self._find(first) is not None):
+        if slash and (looks_like_host(first) or self.find(first) is not None):
             return RepositoryName.of(self._upstream(first), rest)
         if namespace:
             return RepositoryName.of(self._upstream(namespace), repository_path)
         return RepositoryName.of(self.default, repository_path)
 
-    def _find(self, host: str) -> str | None:
+    def find(self, host: str) -> str | None:
+        """The upstream of that name or alias; None if none is configured."""
         return self.canonical.get(canonical_registry(host))
 
     def _upstream(self, host: str) -> str:
-        found = self._find(host)
+        found = self.find(host)
         if found is None:
             allowed = ", ".join(sorted(set(self.canonical.values())))
             raise UnknownUpstream(f"registry '{host[:200]}' is not an upstream of this mirror; configured are: {allowed}")

@@ -112,6 +112,13 @@ class DebarkProcess:
         """Host and port, such as `127.0.0.1:40123`."""
         return (self.data / "run" / "address").read_text().strip()
 
+    @property
+    def pid(self) -> int:
+        """Of `debark serve`. Raises RuntimeError while it does not run."""
+        if self._process is None:
+            raise RuntimeError("debark serve does not run")
+        return self._process.pid
+
     def client(self) -> RegistryClient:
         return RegistryClient(self.address)
 

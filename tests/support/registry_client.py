@@ -74,9 +74,9 @@ class RegistryClient:
     def blob(self, repository: str, digest: str) -> Answer:
         return self.get(f"/v2/{repository}/blobs/{digest}")
 
-    def push_blob(self, repository: str, data: bytes) -> str:
-        """Upload in one go; the digest."""
-        digest = digest_of(data)
+    def push_blob(self, repository: str, data: bytes, digest: str | None = None) -> str:
+        """Upload in one go; the digest, which is a sha256 one unless another one is given."""
+        digest = digest or digest_of(data)
         started = self._expect(202, "POST", f"/v2/{repository}/blobs/uploads/")
         location = urlsplit(started.headers["Location"])
         query = f"{location.query}&digest={digest}"

@@ -89,6 +89,17 @@ async def test_a_whole_blob(server: Server) -> None:
     assert [(result.sent, result.is_complete) for result in server.sent] == [(SIZE, True)] * 2
 
 
+async def test_a_client_that_leaves_before_the_first_byte_is_no_failure(server: Server) -> None:
+    server.at.hub.faults.before_headers = 0.2
+    host, port = server.url.removeprefix("http://").removesuffix("/blob").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /blob HTTP/1.1\r\nHost: mirror\r\n\r\n")
+    await writer.drain()
+    writer.transport.abort()
+    await until(lambda: len(server.sent) == 1)
+    assert (server.sent[0].sent, server.sent[0].is_complete) == (0, False)
+
+
 @pytest.mark.parametrize(
     ("asked", "start", "end"), [("bytes=1000-", 1000, SIZE), ("bytes=7-9", 7, 10), ("bytes=-5", SIZE - 5, SIZE)]
 )
@@ -151,6 +162,16 @@ async def test_a_body_without_a_length_is_sent_in_chunks(server: Server) -> None
 
     assert (status, body) == (200, BLOB)
     assert headers["Transfer-Encoding"] == "chunked"
+
+
+async def test_head_tells_the_size_though_the_upstream_does_not(server: Server) -> None:
+    server.at.hub.faults.until_close = True
+    async with server.session.head(server.url) as response:
+        assert (response.status, response.headers["Content-Length"]) == (200, str(SIZE))
+    server.at.hub.faults.wrong_content = True
+    async with server.session.head(server.url) as response:
+        kept = server.at.fetcher.storage_problem is None
+        assert response.status == (200 if kept else 502)
 
 
 @pytest.mark.parametrize("until_close", [False, True])

@@ -40,7 +40,7 @@ async def test_all_pages_of_the_hub_are_one_list_here(mirror: MirrorServer) -> N
     add_tags(mirror, "c", "a", "B", "d", "e")
     mirror.hub.faults = Faults(tags_per_page=2)
     answer = await mirror.get("/v2/team/app/tags/list")
-    assert json.loads(answer.body) == {"name": "team/app", "tags": ["a", "B", "c", "d", "e"]}
+    assert json.loads(answer.body) == {"name": "team/app", "tags": ["B", "a", "c", "d", "e"]}
     assert "Link" not in answer.headers
     assert mirror.hub.count("GET", "/tags/list") == 3
 
@@ -60,8 +60,10 @@ async def test_clients_read_it_in_pages_of_their_own(remembering: MirrorServer) 
     assert tags_of(await remembering.get("/v2/team/app/tags/list?n=0")) == []
 
 
-async def test_a_count_that_is_none_is_the_clients_mistake(mirror: MirrorServer) -> None:
-    assert (await mirror.get("/v2/team/app/tags/list?n=many")).status == 400
+@pytest.mark.parametrize("count", ["many", "-1", "", "1.5", "%C2%B2", "9" * 10])
+async def test_a_count_that_is_none_is_the_clients_mistake(mirror: MirrorServer, count: str) -> None:
+    answer = await mirror.get(f"/v2/team/app/tags/list?n={count}")
+    assert (answer.status, answer.code) == (400, "PAGINATION_NUMBER_INVALID")
 
 
 async def test_a_repository_that_the_hub_does_not_have(mirror: MirrorServer) -> None:
@@ -111,6 +113,27 @@ async def test_referrers_are_the_hubs_own(remembering: MirrorServer) -> None:
     selected = await remembering.get(f"/v2/team/app/referrers/{image.digest}?artifactType=application/sbom")
     assert json.loads(selected.body)["manifests"] == [BILL]
     assert selected.headers["OCI-Filters-Applied"] == "artifactType"
+    assert remembering.hub.count("GET", "/referrers/") == 1
+
+
+async def test_more_referrers_than_clients_read_at_once_come_in_pages(remembering: MirrorServer) -> None:
+    image = add_image(remembering.hub, "team/app", "1", LAYER)
+    many = [
+        {**(BILL if number % 3 else SIGNATURE), "digest": str(Digest.of(str(number).encode())), "annotations": {"a": "x" * 2000}}
+        for number in range(3000)
+    ]
+    remembering.hub.referrers[str(image.digest)] = many
+    path, found = f"/v2/hub.test/team/app/referrers/{image.digest}?artifactType=application/sbom&ns=hub.test", []
+    pages = 0
+    while path:
+        answer = await remembering.get(path)
+        assert (answer.status, answer.headers["OCI-Filters-Applied"]) == (200, "artifactType")
+        assert len(answer.body) <= 4_000_000
+        found += [descriptor["digest"] for descriptor in json.loads(answer.body)["manifests"]]
+        path = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
+        pages += 1
+    assert pages == 2
+    assert sorted(found) == sorted(str(listed["digest"]) for listed in many if listed["artifactType"] == "application/sbom")
     assert remembering.hub.count("GET", "/referrers/") == 1
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import DOCKER_LIST, DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED, OCI_MANIFEST
 from tests.support.faulty_registry import until
-from tests.support.mirror_server import HUB, MirrorServer, add_image
+from tests.support.mirror_server import HUB, MirrorServer, add_image, mirror_server
 
 LAYER = bytes(range(256)) * 1000
 NOWHERE = Digest.of(b"nobody has this")
@@ -49,6 +50,36 @@ async def test_each_way_of_naming_gives_the_same_manifest_by_head_and_get_by_tag
             assert answer.headers["ETag"] == f'"{image.digest}"'
             assert answer.headers.get("OCI-Namespace") == (HUB if "?ns=" in path else None)
     assert mirror.hub.count("GET", "/manifests/") == 1
+
+
+async def test_a_manifest_may_be_known_by_its_sha512_digest(mirror: MirrorServer) -> None:
+    image = add_image(mirror.hub, "team/app", "1", LAYER)
+    digest = str(Digest.of(image.raw, "sha512"))
+    mirror.hub.manifests["team/app", digest] = (image.raw, OCI_MANIFEST)
+    for method, body in (("HEAD", b""), ("GET", image.raw), ("GET", image.raw)):
+        answer = await mirror.ask(method, f"/v2/team/app/manifests/{digest}")
+        assert (answer.status, answer.body, answer.headers["Docker-Content-Digest"]) == (200, body, digest)
+    mirror.hub.manifests["team/app", digest] = (image.raw + b" ", OCI_MANIFEST)
+    assert (await mirror.get(f"/v2/team/app/manifests/{digest}")).body == image.raw
+    wrong = str(Digest.of(b"something else", "sha512"))
+    mirror.hub.manifests["team/app", wrong] = (image.raw, OCI_MANIFEST)
+    assert (await mirror.get(f"/v2/team/app/manifests/{wrong}")).status == 502
+
+
+@pytest.mark.parametrize(
+    ("namespace", "stated"),
+    [("hub.test", "hub.test"), ("HUB.test", "HUB.test"), ("alias.test", "alias.test"), ("docker.io", None)],
+)
+async def test_the_namespace_that_was_used_is_stated_as_the_client_wrote_it(
+    tmp_path: Path, namespace: str, stated: str | None
+) -> None:
+    async with mirror_server(tmp_path, upstream={"aliases": ["alias.test"]}) as mirror:
+        image = add_image(mirror.hub, "team/app", "1", LAYER)
+        path = f"/v2/team/app/manifests/1?ns={namespace}"
+        path = path if stated else f"/v2/hub.test{path.removeprefix('/v2')}"
+        for _ in range(2):
+            answer = await mirror.get(path)
+            assert (answer.status, answer.body, answer.headers.get("OCI-Namespace")) == (200, image.raw, stated)
 
 
 async def test_the_accept_header_changes_nothing(mirror: MirrorServer) -> None:
