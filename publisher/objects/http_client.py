@@ -144,6 +144,11 @@ class RepositoryClient:
         self._sleep = sleep
         self._patience: dict[int, Patience] = {}
 
+    @property
+    def url(self) -> str:
+        """Of the repository."""
+        return self._base
+
     async def read(self, path: str, limit: int, *, fresh: bool = False) -> bytes:
         """A whole file below the repository's root, tried several times.
 

@@ -51,6 +51,11 @@ class LocalObjectStore:
                     directory.mkdir(parents=True, exist_ok=True)
                     directory.chmod(_SERVABLE_DIRECTORY)
 
+    @property
+    def root(self) -> Path:
+        """The directory, which other processes may open as a store too."""
+        return self._root
+
     def get(self, content: ContentHash, kind: ObjectKind) -> bytes:
         """The stored (compressed) bytes, not yet verified. Raises NotFound, Unavailable."""
         return self._read(content.object_path(kind))
@@ -104,7 +109,7 @@ class LocalObjectStore:
     def contains(self, content: ContentHash, kind: ObjectKind) -> bool:
         """Whether the object is there. Raises Unavailable."""
         with _Failures(f"object {content} cannot be looked up in {self._root}"):
-            return Path(self._path(content, kind)).exists()
+            return os.path.exists(self._path(content, kind))  # noqa: PTH110 (as above)
 
     def delete(self, content: ContentHash, kind: ObjectKind) -> None:
         """Remove the object; no error if it is gone already. Raises Unavailable."""

@@ -1,7 +1,8 @@
 """Objects on their way from the source into the replica: hundreds at a time, each verified before it can be seen.
 
-Small ones are hashed where they arrive and written in batches, since handing one to a thread costs more than hashing it; larger
-ones are hashed and written by threads, very large ones on their way through a file. Bytes in memory are bounded as a whole.
+Where there are many small ones, and the storage is a local directory, other processes carry them (`carriers.py`). Else they are
+hashed where they arrive and written in batches, since handing one to a thread costs more than hashing it; larger ones are hashed
+and written by threads, very large ones on their way through a file. Bytes in memory are bounded as a whole.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ from mirror.errors import NotFound
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.errors import RepositoryDamaged
 from publisher.objects.http_client import RepositoryClient
+from publisher.objects.local import LocalObjectStore
 from publisher.replicate.budget import ByteBudget
+from publisher.replicate.carrier import LARGEST as LARGEST_CARRIED
+from publisher.replicate.carrier import Order
+from publisher.replicate.carriers import Carriers
 from publisher.replicate.listing import WantedObject
 from publisher.replicate.model import Step
 from publisher.replicate.transfer import PART_SUFFIX, Transfer
@@ -83,6 +88,8 @@ class ObjectFetcher:
         self._small: deque[_Small] = deque()
         self._filled = asyncio.Event()
         self._pace = _Pace()
+        self._order = _order(client, bench)
+        self._carriers: Carriers | None = None
         self._left_over = {file.name for file in bench.scratch.glob(f"*{PART_SUFFIX}")}
 
     async def want(self, wanted: WantedObject, on_stored: OnStored) -> None:
@@ -96,9 +103,8 @@ class ObjectFetcher:
             return
         self._under_way[key] = [on_stored]
         self._bench.progress.found += 1
-        if self._idle == 0 and self._fetching < self._bench.limits.http.connections:
-            self._start()
-        await self._queue.put(wanted)
+        if wanted.size > LARGEST_CARRIED or not await self._is_carried(wanted):
+            await self._fetch_here(wanted)
 
     async def catalog(self, content: ContentHash, limit: int, target: Path) -> None:
         """Fetch the stored form of a catalog, of at most `limit` bytes, into a file.
@@ -115,6 +121,29 @@ class ObjectFetcher:
         """End the tasks; nothing may be under way."""
         for task in self._tasks:
             task.cancel()
+        if self._carriers is not None:
+            self._carriers.stop()
+
+    async def close(self) -> None:
+        """Return when nothing is stored any more, whatever ended the tasks."""
+        if self._carriers is not None:
+            await self._carriers.close()
+
+    async def _is_carried(self, wanted: WantedObject) -> bool:
+        """Whether a process fetches it, now or as soon as it can."""
+        if self._order is None or self._bench.progress.found <= self._bench.limits.carried_above:
+            return False
+        if self._carriers is None:
+            self._carriers = Carriers(self._order, self._group, on_stored=self._stored, on_refused=self._fetch_here)
+            await self._carriers.start(self._bench.limits.processes)
+        self._bench.on_step(Step.OBJECTS)
+        return await self._carriers.take(wanted)
+
+    async def _fetch_here(self, wanted: WantedObject) -> None:
+        carried = self._order.connections * self._bench.limits.processes if self._order and self._carriers else 0
+        if self._idle == 0 and self._fetching < self._bench.limits.http.connections - carried:
+            self._start()
+        await self._queue.put(wanted)
 
     def _start(self) -> None:
         """One more task that fetches, and with the first of them those that write."""
@@ -245,6 +274,21 @@ class ObjectFetcher:
         self._recent[key] = None
         for on_stored in self._under_way.pop(key):
             on_stored()
+
+
+def _order(client: RepositoryClient, bench: Workbench) -> Order | None:
+    """For processes, which get three quarters of the connections; None if there are to be none, or the store is not on a disk."""
+    limits, http = bench.limits, bench.limits.http
+    if not limits.processes or not isinstance(bench.store, LocalObjectStore):
+        return None
+    return Order(
+        url=client.url,
+        storage=str(bench.store.root),
+        connections=max(1, http.connections * 3 // 4 // limits.processes),
+        connect_seconds=http.connect_seconds,
+        silence_seconds=http.silence_seconds,
+        slowest_rate=http.slowest_rate,
+    )
 
 
 def stored_limit(size: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,6 +11,8 @@ from mirror.errors import InvalidInput
 from publisher.cvmfs.hash import ContentHash
 from publisher.cvmfs.manifest import RepositoryManifest
 from publisher.objects.http_client import HttpLimits
+
+_MOST_PROCESSES = 4
 
 
 class Extent(StrEnum):
@@ -53,6 +56,11 @@ class ReplicationLimits:
     """Its `connections` are the objects in flight."""
     threads: int = 4
     """They hash, write and list; more are good where the storage answers slowly, as S3 does."""
+    processes: int = field(default_factory=lambda: min(_MOST_PROCESSES, len(os.sched_getaffinity(0))))
+    """Beside the replication's own, for the small objects of a large replication into a local directory; 0: none. They share
+    three quarters of the connections."""
+    carried_above: int = 1000
+    """Objects that lack, after which those processes are started: each costs as much as a thousand objects."""
     catalogs: int = 8
     """Listed at the same time."""
     held_bytes: int = 128 << 20
@@ -78,8 +86,12 @@ class ReplicationLimits:
             raise InvalidInput(
                 "threads, depth, and the limits of catalogs, objects and history of a replication must be at least 1"
             )
-        if not 0 < self.spooled_above <= self.held_bytes or self.revisions < 0 or self.flush_seconds <= 0:
-            raise InvalidInput("spooled_above must be at most held_bytes, and flush_seconds more than 0")
+        if (
+            not 0 < self.spooled_above <= self.held_bytes
+            or min(self.revisions, self.processes, self.carried_above) < 0
+            or self.flush_seconds <= 0
+        ):
+            raise InvalidInput("spooled_above must be at most held_bytes, flush_seconds more than 0, and nothing less than 0")
 
 
 @dataclass(slots=True)

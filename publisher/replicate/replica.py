@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -225,24 +226,26 @@ class Replicator:
         known_roots: Collection[ContentHash],
         doubtful: Collection[ContentHash],
     ) -> CatalogWalk:
-        try:
-            async with asyncio.TaskGroup() as group:
-                fetcher = ObjectFetcher(self._client, bench, group)
-                walk = CatalogWalk(
-                    bench,
-                    fetcher,
-                    group,
-                    doubtful=doubtful,
-                    known_roots=known_roots,
-                    collectable=goal.manifest.garbage_collectable,
-                    revision=before.manifest.revision if before else 0,
-                )
-                flusher = group.create_task(self._flush(bench))
-                await walk.run(goal.roots)
-                flusher.cancel()
-                fetcher.stop()
-        except BaseExceptionGroup as failed:
-            raise _first(failed) from None
+        async with AsyncExitStack() as afterwards:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    fetcher = ObjectFetcher(self._client, bench, group)
+                    afterwards.push_async_callback(fetcher.close)
+                    walk = CatalogWalk(
+                        bench,
+                        fetcher,
+                        group,
+                        doubtful=doubtful,
+                        known_roots=known_roots,
+                        collectable=goal.manifest.garbage_collectable,
+                        revision=before.manifest.revision if before else 0,
+                    )
+                    flusher = group.create_task(self._flush(bench))
+                    await walk.run(goal.roots)
+                    flusher.cancel()
+                    fetcher.stop()
+            except BaseExceptionGroup as failed:
+                raise _first(failed) from None
         return walk
 
     async def _flush(self, bench: Workbench) -> None:

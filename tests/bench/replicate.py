@@ -1,9 +1,10 @@
 """Replication on loopback, next to a plain client that reads the same files as fast as it can and keeps none of them.
 
 `python -m tests.bench.replicate --url URL --fqrn NAME --key FILE --storage DIR --out DIR [--rounds 3]` prints one JSON line:
-median seconds and CPU seconds of both, and the ratio of their rates; the same of `cvmfs_swissknife pull`, which is what
-`cvmfs_server snapshot` runs, where it is installed. The URL is of a web server (nginx, say) that serves the storage directory;
-all are run in turns, with as many connections, so that what else the machine does falls on all.
+medians of both, and the ratio of their rates; the same of `cvmfs_swissknife pull`, which is what `cvmfs_server snapshot` runs,
+where it is installed. CPU seconds are of all processes but the web server, memory is that of the largest one. The URL is of a web
+server (nginx, say) that serves the storage directory; all are run in turns, with as many connections, so that what else the
+machine does falls on all.
 """
 
 from __future__ import annotations
@@ -36,6 +37,23 @@ _CONNECTIONS = 64
 Measured = dict[str, float]
 
 
+class _Meter:
+    """Seconds and CPU seconds since it was made, of this process and those that it started."""
+
+    def __init__(self) -> None:
+        self._began, self._cpu = time.perf_counter(), self._cpu_seconds()
+
+    def read(self, objects: int) -> Measured:
+        seconds, cpu = time.perf_counter() - self._began, self._cpu_seconds() - self._cpu
+        memory = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+        return {"objects": objects, "seconds": seconds, "cpu": cpu, "rate": objects / seconds, "memory_mb": memory}
+
+    @staticmethod
+    def _cpu_seconds() -> float:
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 async def _read_all(url: str, storage: Path) -> int:
     """The plain client: every object once, hashed by nobody, stored nowhere."""
     names = iter([str(path.relative_to(storage)) for path in (storage / "data").rglob("*") if path.is_file()])
@@ -64,16 +82,12 @@ async def _replicate(url: str, fqrn: str, key: Path, out: Path) -> int:
 
 def _measured(work: Callable[[], Awaitable[int]]) -> Measured:
     """Run it in this process."""
-    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
 
     async def run() -> int:
         return await work()
 
-    objects = asyncio.run(run())
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = time.perf_counter() - began
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"objects": objects, "seconds": seconds, "cpu": cpu, "rate": objects / seconds, "memory_mb": after.ru_maxrss / 1024}
+    meter = _Meter()
+    return meter.read(asyncio.run(run()))
 
 
 def _plain(url: str, storage: Path) -> Measured:
@@ -93,16 +107,26 @@ def _theirs(url: str, fqrn: str, key: Path, out: Path) -> Measured:
     (out / "spool").mkdir()
     words = ["cvmfs_swissknife", "pull", "-i", "-m", fqrn, "-u", url, "-w", f"{url}-replica", "-k", key, "-n", _CONNECTIONS]
     words += ["-r", f"local,{storage}/data/txn,{storage}", "-x", out / "spool", "-t", 10, "-a", 3, "-R", out / "reflog.chksum"]
-    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    meter = _Meter()
     subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL)
-    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    measured = meter.read(0)
     objects = sum(1 for path in (storage / "data").rglob("*") if path.is_file())
-    return {"objects": objects, "seconds": seconds, "cpu": cpu, "rate": objects / seconds, "memory_mb": after.ru_maxrss / 1024}
+    return {**measured, "objects": objects, "rate": objects / measured["seconds"]}
 
 
 def _median(measured: list[Measured]) -> Measured:
     return {name: round(statistics.median(one[name] for one in measured), 3) for name in measured[0]}
+
+
+def _compared(ours: list[Measured], theirs: list[Measured]) -> dict[str, object]:
+    """Theirs, and how many times theirs we take."""
+    if not theirs:
+        return {}
+    times = {
+        name: round(statistics.median(one[name] / two[name] for one, two in zip(ours, theirs, strict=True)), 3)
+        for name in ("seconds", "cpu", "memory_mb")
+    }
+    return {"theirs": _median(theirs), "ours_to_theirs": times}
 
 
 def main() -> None:
@@ -133,7 +157,7 @@ def main() -> None:
         "ratio": round(statistics.median(two["rate"] / one["rate"] for one, two in zip(plain, ours, strict=True)), 3),
         "plain": _median(plain),
         "ours": _median(ours),
-        **({"theirs": _median(theirs)} if theirs else {}),
+        **_compared(ours, theirs),
         "load": os.getloadavg()[0],
     }
     print(json.dumps(result))

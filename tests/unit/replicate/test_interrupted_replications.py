@@ -9,6 +9,8 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
+import pytest
+
 from mirror.errors import StorageFull
 from publisher.cvmfs import codec, schema
 from publisher.cvmfs.catalog import NestedReference
@@ -37,6 +39,7 @@ from tests.support.repositories import FQRN, Clock
 url, place = sys.argv[1], Path(sys.argv[2])
 key = load_public_key(sys.argv[3].encode())
 LIMITS = replace(BASE, spooled_above=600)  # so that objects go both ways, through memory and through files
+LIMITS = replace(LIMITS, processes=int(sys.argv[4]), carried_above=0)
 
 def replicate(die_at, number):
     def on_step(step):
@@ -83,9 +86,9 @@ def incomplete_catalogs(store: ObjectStore, scratch: Path) -> list[str]:
 class Killer:
     """Starts replications that kill themselves."""
 
-    def __init__(self, url: str, place: Path) -> None:
+    def __init__(self, url: str, place: Path, processes: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PARENT, url, str(place), keys_of(FQRN).public_pem.decode()],
+            [sys.executable, "-c", _PARENT, url, str(place), keys_of(FQRN).public_pem.decode(), str(processes)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -105,14 +108,15 @@ class Killer:
         self._process.communicate()
 
 
-def test_killed_at_each_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [0, 2])
+def test_killed_at_each_step(tmp_path: Path, processes: int) -> None:
     repository, source = new_repository(tmp_path / "stratum0")
     publish(repository, b"one", tag="first")
     place = tmp_path / "replica"
     place.mkdir()
     store, spool = LocalObjectStore(place / "storage"), place / "spool"
     with ThreadedServer(RepositoryServer(source, FQRN)) as server:
-        killer = Killer(server.url, place)
+        killer = Killer(server.url, place, processes)
         try:
             for revision in (2, 3):
                 for step in Step:
