@@ -122,7 +122,7 @@ def _vouched_for(directory: Path) -> str:
     return str(path)
 
 
-async def test_a_removed_layer_is_taken_back_and_its_object_collected(tmp_path: Path) -> None:
+async def test_a_removed_layer_is_taken_back_and_out_of_the_revision(tmp_path: Path) -> None:
     kept, gone = large(b"kept"), large(b"gone")
     async with FaultyRegistry() as hub, publishing(tmp_path, hub, ON) as here, here.publisher():
         await publish(here, hub, "1", Image((kept,)))
