@@ -70,7 +70,6 @@ from mirror.upstream.session import open_session
 USER_AGENT = f"debark/{version('debark')}"
 
 _DRAIN_SECONDS = 10.0
-_STORE_SECONDS = 2.0
 
 
 class Server(Protocol):
@@ -264,10 +263,7 @@ def _needs(store: BlobStore, server: Server | None) -> dict[str, HealthProbe]:
 
     async def readable() -> str | None:
         try:
-            async with asyncio.timeout(_STORE_SECONDS):
-                await asyncio.to_thread(store.check_readable)
-        except TimeoutError:
-            return f"the store at {store.layout.root} does not answer"
+            await asyncio.to_thread(store.check_readable)
         except MirrorError as error:
             return str(error)
         return None
