@@ -11,6 +11,7 @@ GET /readyz                                                         whether this
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -27,6 +28,9 @@ from mirror.proxy.exchange import current_exchange
 from mirror.proxy.own_address import own_url
 from mirror.proxy.routes import UnknownUpstream, UpstreamNames, parse_user_reference
 from mirror.report.accesslog import RequestKind
+
+_PROBE_SECONDS = 1.5
+"""Monitors wait for some seconds, and ask one process, which asks the others."""
 
 NO_STORE = {"Cache-Control": "no-store"}
 
@@ -173,8 +177,16 @@ class StatusApi:
 
 
 async def gathered(probes: Mapping[str, HealthProbe]) -> dict[str, str | None]:
-    """What each of the probes finds, by its name."""
-    return {name: await probe() for name, probe in probes.items()}
+    """What each of the probes finds, by its name; one that does not come to its end has found that."""
+
+    async def found(probe: HealthProbe) -> str | None:
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                return await probe()
+        except TimeoutError:
+            return f"no answer within {_PROBE_SECONDS:g} s"
+
+    return dict(zip(probes, await asyncio.gather(*map(found, probes.values())), strict=True))
 
 
 def _in_words(findings: Mapping[str, str | None]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from mirror.jobs.repositories import Repositories, RepositoryFacts
 from mirror.oci.digest import Digest
 from mirror.oci.platform import Platform
 from mirror.oci.reference import ImageReference
+from mirror.proxy import status
 from mirror.state.engine import Database, DatabaseSettings, sqlite_url
 from tests.support.mirror_server import MirrorServer, mirror_server
 
@@ -146,6 +148,30 @@ async def test_health_names_what_does_not_work(tmp_path: Path) -> None:
         document = json.loads(answer.body)
         assert (answer.status, document["status"], document["parts"]["state"]) == (200, "degraded", "ok")
         assert "free" in document["parts"]["store"]
+
+
+async def test_a_server_is_ready_while_it_can_read_its_store(mirror: MirrorServer) -> None:
+    ready = await mirror.get("/readyz")
+    assert (ready.status, json.loads(ready.body)["status"]) == (200, "ready")
+    (mirror.data / "blobs").rename(mirror.data / "away")
+
+    gone = await mirror.get("/readyz")
+
+    assert (gone.status, json.loads(gone.body)["status"]) == (503, "not ready")
+    assert "the store cannot read" in json.loads(gone.body)["parts"]["store"]
+    (mirror.data / "away").rename(mirror.data / "blobs")
+
+
+async def test_a_part_that_does_not_answer_is_said_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent() -> str | None:
+        await asyncio.Event().wait()
+        return None
+
+    async def well() -> str | None:
+        return None
+
+    monkeypatch.setattr(status, "_PROBE_SECONDS", 0.01)
+    assert await status.gathered({"a": silent, "b": well}) == {"a": "no answer within 0.01 s", "b": None}
 
 
 async def test_health_and_metrics_when_all_is_well(mirror: MirrorServer) -> None:
