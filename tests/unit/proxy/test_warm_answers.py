@@ -17,7 +17,7 @@ PATH = "/v2/team/app/manifests/1"
 async def test_an_answer_given_again_is_the_same_for_whoever_asks(mirror: MirrorServer, method: str) -> None:
     image = add_image(mirror.hub, "team/app", "1", b"layer")
     async with asyncio.timeout(10):
-        while "X-CVMFS-State" not in (await mirror.ask(method, PATH, Cache_Control="max-age=60")).headers:
+        while "X-CVMFS-State" not in (await mirror.get(PATH, Cache_Control="max-age=60")).headers:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.01)
     answers = [await mirror.ask(method, PATH) for _ in range(3)]
     answers += [await mirror.ask(method, PATH, **own) for own in ({"Connection": "close"}, {"Cache_Control": "max-age=60"})]
