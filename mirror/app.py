@@ -165,7 +165,7 @@ async def open_mirror(
             publications=publications,
             pulls=pulls if config.publish.enabled else None,
             limits=SendLimits(config.server.slow_bytes, config.server.slow_time),
-            warm=WarmAnswers(min(1.0, config.tags.ttl)),
+            warm=WarmAnswers(min(1.0, config.tags.ttl), server=USER_AGENT),
             logins=logins,
             redirects=await open_redirects(config, database, USER_AGENT, hubs, stack),
         )

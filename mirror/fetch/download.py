@@ -89,8 +89,8 @@ class Download:
         self._failures = 0
         self._resumes = 0
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield the bytes, as many as the blob has. To be closed by who leaves early.
+    async def chunks(self) -> AsyncGenerator[bytes | memoryview, None]:
+        """Yield the bytes, as many as the blob has, each chunk good until the next one. To be closed by who leaves early.
 
         Raises NotFound, Denied, UpstreamUnavailable, and IntegrityError if sizes contradict each other.
         """

@@ -23,7 +23,6 @@ from mirror.errors import IntegrityError, MirrorError, StorageFull, Unavailable
 from mirror.fetch.disk import DiskThreads
 from mirror.fetch.download import Download, DownloadPolicy
 from mirror.fetch.fill import Detached, Fill
-from mirror.fetch.writer import PartWriter
 from mirror.store.blobs import BlobStore
 from mirror.store.part import PartFile
 from mirror.upstream.model import UpstreamUnavailable
@@ -197,28 +196,35 @@ class Filler:
 
     async def _transfer(self, part: PartFile) -> None:
         fill = self._fill
-        async with PartWriter(part, self._disk, fill.advance) as writer:
-            if fill.total is not None and part.size == fill.total:
-                self._start(fill.total)
-            else:
-                download = Download(
-                    fill.sources,
-                    fill.digest,
-                    offset=part.size,
-                    size=fill.total,
-                    policy=self._limits.download,
-                    on_start=self._start,
-                    on_refusal=fill.refuse,
-                )
-                length = part.size
-                async with aclosing(download.chunks()) as chunks:
-                    async for chunk in chunks:
-                        length += len(chunk)
-                        self._check_size(length)
-                        await writer.put(chunk)
-            await writer.finish()
+        if fill.total is not None and part.size == fill.total:
+            self._start(fill.total)
+        else:
+            download = Download(
+                fill.sources,
+                fill.digest,
+                offset=part.size,
+                size=fill.total,
+                policy=self._limits.download,
+                on_start=self._start,
+                on_refusal=fill.refuse,
+            )
+            async with aclosing(download.chunks()) as chunks:
+                async for chunk in chunks:
+                    self._check_size(part.size + len(chunk))
+                    await self._append(part, chunk)
+        await self._catch_up(part)
         if not part.is_right():
             raise IntegrityError(f"what came as {fill.digest} from {fill.sources[0].name} has another digest")
+
+    async def _append(self, part: PartFile, chunk: bytes | memoryview) -> None:
+        """What comes from the upstream meanwhile waits where it is received."""
+        await self._catch_up(part)
+        await self._disk.run(part.append, chunk)
+        self._fill.advance(part.size)
+
+    async def _catch_up(self, part: PartFile) -> None:
+        while not part.is_hashed:
+            await self._disk.run(part.catch_up, _CATCH_UP_BYTES)
 
     def _start(self, total: int | None) -> None:
         self._check_size(total or 0)
@@ -250,8 +256,7 @@ class Filler:
         fill = self._fill
         offset, hasher = 0, fill.digest.hasher()
         if part is not None:
-            while not part.is_hashed:
-                await self._disk.run(part.catch_up, _CATCH_UP_BYTES)
+            await self._catch_up(part)
             offset, hasher = part.size, part.hasher()
             part.discard()
             if part.is_right():

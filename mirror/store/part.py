@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _HASH_PIECE = 1 << 20
-_MAX_BUFFERS = 512
 
 
 def storage_error(error: OSError, doing: str) -> MirrorError:
@@ -108,26 +106,18 @@ class PartFile:
             self._hashed += count
         return self.is_hashed
 
-    def append(self, pieces: Sequence[bytes]) -> None:
-        """Write the pieces to the end, and hash them. Raises StorageFull, Unavailable; `size` and hash agree even then."""
-        for first in range(0, len(pieces), _MAX_BUFFERS):
-            self._append(pieces[first : first + _MAX_BUFFERS])
-
-    def _append(self, pieces: Sequence[bytes]) -> None:
-        length = sum(map(len, pieces))
+    def append(self, data: bytes | memoryview) -> None:
+        """Write to the end, and hash. Raises StorageFull, Unavailable; `size` and hash agree even then."""
         written = 0
         try:
-            written = os.pwritev(self._descriptor, pieces, self._size)
-            if written < length:
-                rest = memoryview(b"".join(pieces))
-                while written < length:
-                    written += os.pwrite(self._descriptor, rest[written:], self._size + written)
+            with memoryview(data) as view:
+                while written < len(view):
+                    written += os.pwrite(self._descriptor, view[written:], self._size + written)
         except OSError as error:
             raise storage_error(error, f"write {self.path}") from error
-        for piece in pieces:
-            self._hasher.update(piece)
-        self._size += length
-        self._hashed += length
+        self._hasher.update(data)
+        self._size += written
+        self._hashed += written
 
     def hasher(self) -> _Hash:
         """A copy of the hash of everything in the file so far, to go on with elsewhere."""

@@ -30,6 +30,7 @@ from mirror.oci.manifest import (
 )
 from mirror.oci.reference import Reference
 from mirror.upstream.auth import Authenticator
+from mirror.upstream.blob_body import body_pieces
 from mirror.upstream.body import read_limited
 from mirror.upstream.budget import Budget, BudgetWatch
 from mirror.upstream.gate import Gate
@@ -67,11 +68,12 @@ class BlobStream:
     status: 200 or 206 as the upstream answered, 416 if the blob ends at or before the offset (there are no chunks then).
     total: size in bytes of the whole blob, None if the upstream does not say. etag: to go on with this very representation by
     `If-Range`, None if the upstream gave none that is good for it (RFC 9110, section 13.1.5: a strong one).
+    A chunk is good until the next one is asked for; a later use of it may raise ValueError.
     """
 
     status: int
     total: int | None
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncIterator[bytes | memoryview]
     etag: str | None = None
 
 
@@ -234,20 +236,14 @@ class UpstreamClient:
         finally:
             response.close()
 
-    async def _chunks(self, response: aiohttp.ClientResponse, skip: int, what: str) -> AsyncGenerator[bytes, None]:
-        content = response.content
-        while True:
-            with self._transport.wrapped(what):
-                chunk = await content.readany()
-            if not chunk:
-                return
-            if skip:
-                skipped = min(skip, len(chunk))
-                skip -= skipped
-                chunk = chunk[skipped:]
-                if not chunk:
-                    continue
-            yield chunk
+    async def _chunks(self, response: aiohttp.ClientResponse, skip: int, what: str) -> AsyncGenerator[bytes | memoryview, None]:
+        pieces = body_pieces(response, self.upstream.read_timeout)
+        with self._transport.wrapped(what):
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    if skip < len(piece):
+                        yield piece[skip:]
+                    skip = max(skip - len(piece), 0)
 
     def _place(self, response: aiohttp.ClientResponse, offset: int, what: str) -> tuple[int | None, int]:
         """Size of the whole blob, and how many bytes of the body come before the offset."""

@@ -79,14 +79,14 @@ async def test_a_follower_reads_what_the_filler_has(tmp_path: Path) -> None:
         at.hub.add_blob(BLOB)
         part = at.store.part(DIGEST)
         assert part.try_lock()
-        part.append([BLOB[:1000]])
+        part.append(BLOB[:1000])
         with at.fetch(DIGEST, SIZE) as reader:
             assert await reader.started() == SIZE
             spans = reader.spans(0, 500_000)
             first = await anext(spans)
             assert not isinstance(first, bytes)
             assert first.read() == BLOB[:1000]
-            part.append([BLOB[1000:]])
+            part.append(BLOB[1000:])
             second = await anext(spans)
             assert not isinstance(second, bytes)
             assert second.read() == BLOB[1000:500_000]
@@ -103,7 +103,7 @@ async def test_a_follower_of_one_who_gives_up_goes_on_alone(tmp_path: Path, *, w
         at.hub.add_blob(BLOB)
         part = at.store.part(DIGEST)
         assert part.try_lock()
-        part.append([bytes(1000) if wrong else BLOB[:1000]])
+        part.append(bytes(1000) if wrong else BLOB[:1000])
         reading = asyncio.create_task(read_what_comes(at.fetch(DIGEST)))
         await until(lambda: at.hub.count("HEAD") == 1)
         await asyncio.sleep(0.05)
@@ -124,7 +124,7 @@ async def test_a_follower_of_one_who_found_it_wrong_ends_too(tmp_path: Path) -> 
     async with bench(tmp_path) as at:
         part = at.store.part(DIGEST)
         assert part.try_lock()
-        part.append([bytes(SIZE)])
+        part.append(bytes(SIZE))
         reading = asyncio.create_task(read_what_comes(at.fetch(DIGEST, SIZE)))
         await asyncio.sleep(0.05)
         part.discard()
@@ -140,10 +140,10 @@ async def test_a_follower_that_promised_another_size_ends_before_it(tmp_path: Pa
     async with bench(tmp_path) as at:
         part = at.store.part(DIGEST)
         assert part.try_lock()
-        part.append([BLOB[:1000]])
+        part.append(BLOB[:1000])
         reading = asyncio.create_task(read_what_comes(at.fetch(DIGEST, SIZE - 1000)))
         await asyncio.sleep(0.05)
-        part.append([BLOB[1000:]])
+        part.append(BLOB[1000:])
         at.store.commit(part)
         part.close()
 

@@ -15,6 +15,8 @@ from mirror.oci.digest import Digest
 from tests.support.faulty_registry import until
 from tests.support.fetching import bench, read_all, read_span, read_what_comes
 
+pytestmark = pytest.mark.usefixtures("every_way_of_reading")
+
 BLOB = random.Random(2).randbytes(1_500_000)
 SIZE = len(BLOB)
 DIGEST = Digest.of(BLOB)
@@ -25,14 +27,14 @@ FULL = 500_000
 def full_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A file system on which no file can grow beyond the number in this list."""
     limit = [FULL]
-    real = os.pwritev
+    real = os.pwrite
 
-    def write(descriptor: int, pieces: list[bytes], offset: int) -> int:
-        if offset + sum(map(len, pieces)) > limit[0]:
+    def write(descriptor: int, data: memoryview, offset: int) -> int:
+        if offset + len(data) > limit[0]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(descriptor, pieces, offset)
+        return real(descriptor, data, offset)
 
-    monkeypatch.setattr(os, "pwritev", write)
+    monkeypatch.setattr(os, "pwrite", write)
     return limit
 
 

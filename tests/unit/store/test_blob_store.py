@@ -91,12 +91,12 @@ def test_space_that_must_remain_is_not_taken(tmp_path: Path) -> None:
 def test_a_part_becomes_a_blob_only_if_it_is_right(store: BlobStore) -> None:
     part = store.part(DIGEST)
     assert part.try_lock()
-    part.append([DATA[:1000], DATA[1000:5000]])
+    part.append(DATA[:5000])
     with pytest.raises(IntegrityError):
         store.commit(part)
     assert store.size(DIGEST) is None
 
-    part.append([DATA[5000:]])
+    part.append(DATA[5000:])
     assert store.commit(part) == store.path(DIGEST)
 
     assert store.read(DIGEST, 1 << 20) == DATA
@@ -108,7 +108,7 @@ def test_a_part_becomes_a_blob_only_if_it_is_right(store: BlobStore) -> None:
 def test_a_part_goes_on_where_an_earlier_process_left_it(store: BlobStore) -> None:
     first = store.part(DIGEST)
     assert first.try_lock()
-    first.append([DATA[:7000]])
+    first.append(DATA[:7000])
     first.close()
 
     second = store.part(DIGEST)
@@ -117,7 +117,7 @@ def test_a_part_goes_on_where_an_earlier_process_left_it(store: BlobStore) -> No
     assert not second.is_hashed
     assert not second.catch_up(5000)
     assert second.catch_up(5000)
-    second.append([DATA[7000:]])
+    second.append(DATA[7000:])
     store.commit(second)
     second.close()
 
@@ -129,7 +129,7 @@ def test_only_one_fills_a_part(store: BlobStore) -> None:
     assert filler.try_lock()
     assert not follower.try_lock()
 
-    filler.append([DATA[:100]])
+    filler.append(DATA[:100])
     assert follower.refresh() == 100
 
     filler.close()
@@ -141,7 +141,7 @@ def test_only_one_fills_a_part(store: BlobStore) -> None:
 def test_a_discarded_part_is_gone_for_others_and_readable_for_who_has_it(store: BlobStore) -> None:
     filler, follower = store.part(DIGEST), store.part(DIGEST)
     assert filler.try_lock()
-    filler.append([DATA[:100]])
+    filler.append(DATA[:100])
     filler.discard()
 
     assert not follower.is_current()
@@ -155,7 +155,7 @@ def test_a_discarded_part_is_gone_for_others_and_readable_for_who_has_it(store: 
 def test_a_write_that_fails_half_way_is_not_counted(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     part = store.part(DIGEST)
     assert part.try_lock()
-    part.append([DATA[:1000]])
+    part.append(DATA[:1000])
     real = os.pwritev
 
     def half(descriptor: int, pieces: list[bytes], offset: int) -> int:
@@ -168,11 +168,11 @@ def test_a_write_that_fails_half_way_is_not_counted(store: BlobStore, monkeypatc
         patch.setattr(os, "pwritev", half)
         patch.setattr(os, "pwrite", full)
         with pytest.raises(StorageFull):
-            part.append([DATA[1000:2000]])
+            part.append(DATA[1000:2000])
     assert part.size == 1000
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwritev", half)
-        part.append([DATA[1000:5000], DATA[5000:]])
+        part.append(DATA[1000:])
     assert part.is_right()
     part.close()
 
@@ -181,7 +181,7 @@ def test_what_nobody_goes_on_with_is_swept(store: BlobStore, tmp_path: Path) -> 
     other = Digest.of(b"other")
     abandoned, filling = store.part(DIGEST), store.part(other)
     assert abandoned.try_lock()
-    abandoned.append([DATA])
+    abandoned.append(DATA)
     abandoned.close()
     assert filling.try_lock()
     unfinished = store.layout.put(DIGEST, 1, 1)

@@ -18,6 +18,8 @@ from mirror.upstream.session import GuardedResolver
 from tests.support.faulty_registry import FaultyRegistry
 from tests.support.upstreams import client_of
 
+pytestmark = pytest.mark.usefixtures("every_way_of_reading")
+
 BLOB = bytes(range(256)) * 2000
 MANIFEST = b'{"schemaVersion": 2, "config": {}, "layers": []}\n'
 TAG = Reference(tag="1")
