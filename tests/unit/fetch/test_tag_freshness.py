@@ -22,7 +22,7 @@ from tests.support.upstreams import client_of
 
 NAME = RepositoryName("hub.test", "team/app")
 TAG = Reference(tag="1")
-LIMITS = ManifestLimits(tag_seconds=60, hold_seconds=5, absent_seconds=10, patience_seconds=0.05, revalidate_seconds=5)
+LIMITS = ManifestLimits(tag_seconds=60, hold_seconds=5, absent_seconds=10, patience_seconds=0.25, revalidate_seconds=5)
 OLD, NEW = b'{"layers": [], "config": {}, "x": "old"}', b'{"layers": [], "config": {}, "x": "new"}'
 
 
