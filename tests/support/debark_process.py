@@ -84,6 +84,13 @@ class DebarkProcess:
         self._configuration.write_text(settings)
         self.signal(signal.SIGHUP)
 
+    def wait(self) -> int:
+        """Its exit code, when it ends by itself. Raises subprocess.TimeoutExpired."""
+        assert self._process is not None
+        code = self._process.wait(_STOP_SECONDS)
+        self._process = None
+        return code
+
     def stop(self) -> None:
         """SIGTERM, and wait. Raises RuntimeError if it does not end or says that something went wrong."""
         if self._process is None:
