@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -82,6 +83,13 @@ class DebarkProcess:
         """Change the configuration file, and send SIGHUP."""
         self._configuration.write_text(settings)
         self.signal(signal.SIGHUP)
+
+    def wait(self) -> int:
+        """Its exit code, when it ends by itself. Raises subprocess.TimeoutExpired."""
+        assert self._process is not None
+        code = self._process.wait(_STOP_SECONDS)
+        self._process = None
+        return code
 
     def stop(self) -> None:
         """SIGTERM, and wait. Raises RuntimeError if it does not end or says that something went wrong."""
@@ -252,11 +260,12 @@ def wait_until(condition: Callable[[], bool], seconds: float, complaint: Callabl
 
 
 def _children(pid: int) -> list[int]:
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except OSError:
-        return []
+    found: list[int] = []
+    with contextlib.suppress(OSError):  # Threads, too, come and go.
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def _name(pid: int) -> str:
