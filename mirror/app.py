@@ -127,7 +127,7 @@ async def open_mirror(config: Config, metrics: Metrics, publisher_probe: HealthP
             publications=publications,
             pulls=pulls if config.publish.enabled else None,
             limits=SendLimits(config.server.slow_bytes, config.server.slow_time),
-            warm=WarmAnswers(min(1.0, config.tags.ttl)),
+            warm=WarmAnswers(min(1.0, config.tags.ttl), server=USER_AGENT),
         )
         probes = _probes(store, blobs, statuses) | ({"publisher": publisher_probe} if publisher_probe else {})
         probes |= _publisher_probes(conditions) if config.publish.enabled else {}

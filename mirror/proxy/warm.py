@@ -3,20 +3,25 @@
 An answer is given again only to requests that cannot get another one: the same path and query under the same name of the server,
 without credentials, conditions or wishes for freshness. A moment is short enough for whatever an answer is made of (how fresh a
 tag is, where an image stands, what is public) to be looked at again in time.
+
+What is kept is what goes over the wire, but for the request's id: to make headers of it each time would cost as much CPU as all
+that is done to decide whether the client may have it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
 
-from aiohttp import web
-from multidict import CIMultiDict
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
 
 from mirror.fetch.result import CacheResult
 from mirror.observe.events import Pull
-from mirror.proxy.exchange import Exchange
+from mirror.proxy.errors import REQUEST_ID_HEADER
+from mirror.proxy.exchange import Exchange, exchange_of
 from mirror.proxy.routes import Route
 
 _PERSONAL = ("Authorization", "Cache-Control", "If-None-Match")
@@ -24,12 +29,38 @@ _METHODS = frozenset({"GET", "HEAD"})
 _Key = tuple[str, str, str]
 
 
+class _WarmResponse(web.StreamResponse):
+    """Status 200 with headers and body as they go over the wire; one object for any number of requests at the same time."""
+
+    def __init__(self, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(headers=headers)
+        lines = ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in headers.items()), f"{REQUEST_ID_HEADER}: "]
+        self._head = "\r\n".join(lines).encode()
+        self._tail = b"\r\n\r\n" + body
+
+    @property
+    def keep_alive(self) -> bool:
+        """Only requests that leave the connection open are answered with this."""
+        return True
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        """Send everything."""
+        exchange = exchange_of(request)
+        identity = exchange.request_id.encode() if exchange is not None else b"-"
+        await request.writer.write(self._head + identity + self._tail)
+        return request.writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is left to send."""
+
+
 @dataclass(frozen=True, slots=True)
 class WarmAnswer:
     """An answer, and what the logs and the publisher are told of a request that gets it."""
 
-    body: bytes
-    headers: CIMultiDict[str]
+    response: web.StreamResponse
+    sent: int
+    """Bytes of the body."""
     until: float
     route: Route | None
     digest: str
@@ -37,21 +68,31 @@ class WarmAnswer:
     state: str
     pull: Pull | None
 
-    def respond(self, exchange: Exchange) -> web.Response:
+    def respond(self, exchange: Exchange) -> web.StreamResponse:
         """Once more."""
         exchange.route, exchange.digest, exchange.media_type = self.route, self.digest, self.media_type
-        exchange.cache, exchange.state = CacheResult.HIT, self.state
-        return web.Response(body=self.body, headers=self.headers.copy())
+        exchange.cache, exchange.state, exchange.sent = CacheResult.HIT, self.state, self.sent
+        return self.response
 
 
 class WarmAnswers:
     """A memory of answers."""
 
     def __init__(
-        self, seconds: float = 1.0, *, answers: int = 2000, largest: int = 32 << 10, timer: Callable[[], float] = time.monotonic
+        self,
+        seconds: float = 1.0,
+        *,
+        server: str = "debark",
+        answers: int = 2000,
+        largest: int = 32 << 10,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """seconds: what a moment is, 0 for none. answers: how many are kept; largest: bytes of the largest one."""
+        """seconds: what a moment is, 0 for none. answers: how many are kept; largest: bytes of the largest one.
+
+        server: as what the server names itself.
+        """
         self._seconds = seconds
+        self._server = server
         self._limit = answers
         self._largest = largest
         self._timer = timer
@@ -76,11 +117,15 @@ class WarmAnswers:
             or not _is_plain(request)
         ):
             return
+        headers = {**response.headers, "Content-Length": str(len(body)), "Date": formatdate(usegmt=True), "Server": self._server}
+        if not all(value.isascii() and value.isprintable() for value in headers.values()):
+            return
         if len(self._answers) >= self._limit:
             self._answers.clear()
+        sent = body if request.method == "GET" else b""
         self._answers[_key(request)] = WarmAnswer(
-            body,
-            response.headers.copy(),
+            _WarmResponse(headers, sent),
+            len(sent),
             self._timer() + self._seconds,
             exchange.route,
             exchange.digest,
@@ -97,4 +142,9 @@ def _key(request: web.Request) -> _Key:
 def _is_plain(request: web.Request) -> bool:
     """Whether nothing about the request asks for more than its address says."""
     headers = request.headers
-    return request.method in _METHODS and not any(name in headers for name in _PERSONAL)
+    return (
+        request.method in _METHODS
+        and request.keep_alive
+        and request.version == HttpVersion11
+        and not any(name in headers for name in _PERSONAL)
+    )
