@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -51,6 +51,7 @@ from mirror.proxy.guard import Guard
 from mirror.proxy.listing import Discovery
 from mirror.proxy.malformed import noted_briefly
 from mirror.proxy.passwords import PasswordFile
+from mirror.proxy.redirects import Redirects
 from mirror.proxy.registry import Registry
 from mirror.proxy.routes import UpstreamNames
 from mirror.proxy.status import HealthProbe, StatusApi, gathered
@@ -98,6 +99,8 @@ class Mirror:
 
     application: web.Application
     probes: Mapping[str, HealthProbe]
+    warm: WarmAnswers
+    """To be closed when the server begins to stop."""
 
     async def findings(self) -> dict[str, str]:
         """What is wrong, by part, as this process sees it."""
@@ -131,10 +134,12 @@ async def open_mirror(
         evictor = _evictor(config, store, database, metrics)
         blobs = BlobFetcher(store, wiring.fetch_limits(config), on_end=metrics.fill, make_room=evictor.make_room)
         stack.push_async_callback(blobs.close)
+        hubs = open_hubs(config, clients, upstreams.guards, store, evictor.make_room)
+        redirects = await open_redirects(config, database, USER_AGENT, hubs, stack)
         turns = Turns(config.data / "run" / "turns")
         stack.callback(turns.close)
-        limits = wiring.manifest_limits(config)
-        manifests = ManifestFetcher(store, tags, links, limits, turns=turns, is_at_hand=blobs.is_at_hand)
+        limits, at_hand = wiring.manifest_limits(config), _at_hand(blobs, redirects)
+        manifests = ManifestFetcher(store, tags, links, limits, turns=turns, is_at_hand=at_hand)
         stack.push_async_callback(manifests.close)
         if config.publish.enabled:
             nested = NestedIndexes(_inner_indexes(clients, manifests))
@@ -157,7 +162,7 @@ async def open_mirror(
         rights = await open_rights(config, upstreams.guards, stack, has_chores=has_chores)
         access = Access(links, ways, upstreams.guards, rights)
         logins = open_logins(config, names)
-        hubs = open_hubs(config, clients, upstreams.guards, store, evictor.make_room)
+        warm = WarmAnswers(min(1.0, config.tags.ttl), server=USER_AGENT)
         registry = Registry(
             upstreams=names,
             access=access,
@@ -165,9 +170,9 @@ async def open_mirror(
             publications=publications,
             pulls=pulls if config.publish.enabled else None,
             limits=SendLimits(config.server.slow_bytes, config.server.slow_time),
-            warm=WarmAnswers(min(1.0, config.tags.ttl), server=USER_AGENT),
+            warm=warm,
             logins=logins,
-            redirects=await open_redirects(config, database, USER_AGENT, hubs, stack),
+            redirects=redirects,
         )
         probes = {**_probes(store, blobs, statuses), "upstreams": upstreams.problem}
         probes |= _publisher_probes(conditions) if config.publish.enabled else {}
@@ -184,7 +189,7 @@ async def open_mirror(
         metrics.watch_disk(DataDirectory(config.data).free_bytes)
         metrics.watch_fills(lambda: blobs.active_fills)
         routes = [*registry.routes(), *status.routes(), *(logins.routes() if logins else [])]
-        yield Mirror(_application(config, routes, _metrics_handler(metrics, server)), probes)
+        yield Mirror(_application(config, routes, _metrics_handler(metrics, server)), probes, warm)
 
 
 def _application(config: Config, routes: list[web.RouteDef], metrics_handler: Handler) -> web.Application:
@@ -197,6 +202,15 @@ def _application(config: Config, routes: list[web.RouteDef], metrics_handler: Ha
     application.on_response_prepare.append(_sign)
     application.add_routes(complete(routes))
     return application
+
+
+def _at_hand(blobs: BlobFetcher, redirects: Redirects | None) -> Callable[[Digest], Awaitable[bool]]:
+    """Whether clients get a blob even while its upstream is away."""
+
+    async def is_at_hand(digest: Digest) -> bool:
+        return await blobs.is_at_hand(digest) or (redirects is not None and await redirects.lead_to(digest))
+
+    return is_at_hand
 
 
 def _evictor(config: Config, store: BlobStore, database: Database, metrics: Metrics) -> Evictor:

@@ -65,7 +65,7 @@ class BlobFetcher:
         """Why a blob could not be kept that was fetched lately; None if there is room for such a one (again)."""
         return self._space.problem
 
-    def is_at_hand(self, digest: Digest) -> bool:
+    async def is_at_hand(self, digest: Digest) -> bool:
         """Whether the blob is in the store, or on its way with an upstream giving it."""
         fill = self._fills.get(digest)
         return (fill is not None and fill.is_started and not fill.has_failed) or self._store.size(digest) is not None

@@ -104,12 +104,12 @@ class ManifestFetcher:
         *,
         turns: Turns | None = None,
         clock: Callable[[], float] = time.time,
-        is_at_hand: Callable[[Digest], bool] = lambda _: True,
+        is_at_hand: Callable[[Digest], Awaitable[bool]] | None = None,
     ) -> None:
         """turns: with other processes of this store; None if there are none.
 
         clock: Unix seconds; the time of a tag's last check is kept beyond this process's life.
-        is_at_hand: whether a blob can be delivered without asking an upstream for it.
+        is_at_hand: whether a blob can be delivered without asking an upstream for it; None: all can.
         """
         self._is_at_hand = is_at_hand
         self._store = store
@@ -308,7 +308,11 @@ class ManifestFetcher:
         content = await self._local(name, record.digest)
         if content is None:
             raise error
-        if isinstance(error, UpstreamUnavailable) and error.failure in _NO_BLOBS_EITHER and not self._is_deliverable(content):
+        if (
+            isinstance(error, UpstreamUnavailable)
+            and error.failure in _NO_BLOBS_EITHER
+            and not await self._is_deliverable(content)
+        ):
             raise Unavailable(
                 f"{name}@{record.digest} is known, but not all of its blobs are here, and they cannot be had now: {error}",
                 error.retry_after,
@@ -316,15 +320,20 @@ class ManifestFetcher:
         age = max(self._clock() - record.checked_at, 0.0)
         return ManifestAnswer(content.raw, content.media_type, record.digest, CacheResult.STALE, age)
 
-    def _is_deliverable(self, content: _Content) -> bool:
+    async def _is_deliverable(self, content: _Content) -> bool:
         """Whether all blobs of an image are at hand; of an index that is not asked, for nobody wants all of it."""
+        if self._is_at_hand is None:
+            return True
         try:
             manifest = parse_manifest(content.raw, content.media_type)
         except InvalidInput:
             return True
         # What has addresses of its own is not asked of registries.
         blobs = [blob for blob in manifest.references if not blob.urls] if isinstance(manifest, ImageManifest) else []
-        return all(self._is_at_hand(blob.digest) for blob in blobs)
+        for blob in blobs:
+            if not await self._is_at_hand(blob.digest):
+                return False
+        return True
 
     def _turn(self, key: str) -> AbstractAsyncContextManager[bool]:
         return self._turns.turn(key) if self._turns is not None else contextlib.nullcontext(False)

@@ -64,6 +64,10 @@ class Redirects:
         exchange.cache = CacheResult.REDIRECTED
         return web.Response(status=307, headers={"Location": location, "Docker-Content-Digest": str(digest)})
 
+    async def lead_to(self, digest: Digest) -> bool:
+        """Whether there is a server for everybody that gives the blob, whatever upstreams do."""
+        return self.locator is not None and await self.locator.find(digest, "") is not None
+
     def _can_follow(self, request: web.Request) -> bool:
         # HTTP/1.0 has no 307, and HEAD wants nothing but headers.
         if request.method != "GET" or request.version < (1, 1) or request.headers.get(DIRECT_HEADER, "").lower() == "no":

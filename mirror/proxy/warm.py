@@ -99,6 +99,11 @@ class WarmAnswers:
         self._timer = timer
         self._answers: dict[_Key, WarmAnswer] = {}
 
+    def close(self) -> None:
+        """Keep and give none any more: their headers do not say that a server which stops closes the connection."""
+        self._seconds = 0.0
+        self._answers.clear()
+
     def find(self, request: web.Request) -> WarmAnswer | None:
         """What this request can be answered with, if it is known."""
         found = self._answers.get(_key(request))

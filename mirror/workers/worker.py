@@ -206,6 +206,7 @@ class Worker:
                 yield
                 log.info("worker_stopping")
             finally:
+                self._mirror.warm.close()
                 acceptor.stop()
                 await self._drain(server, config.server.grace)
 

@@ -413,12 +413,14 @@ async def test_a_transfer_that_broke_comes_before_those_that_have_not_begun(tmp_
 
 
 async def test_what_is_at_hand_is_here_or_on_its_way(at: Bench) -> None:
-    found = [at.fetcher.is_at_hand(DIGEST)]
+    found = [await at.fetcher.is_at_hand(DIGEST)]
     at.hub.faults.before_headers, at.hub.faults.hold_at = 0.1, 300_000
-    reading = asyncio.create_task(read_all(at.fetch(DIGEST)))
+    reader = at.fetch(DIGEST)
+    reading = asyncio.create_task(read_all(reader))
     await until(lambda: bool(at.hub.seen))
-    found.append(at.fetcher.is_at_hand(DIGEST))  # nobody has said yet that it can be had
-    await until(lambda: at.fetcher.is_at_hand(DIGEST))
+    found.append(await at.fetcher.is_at_hand(DIGEST))  # nobody has said yet that it can be had
+    await reader.started()
+    found.append(await at.fetcher.is_at_hand(DIGEST))
     at.hub.release.set()
     await reading
-    assert [*found, at.fetcher.is_at_hand(DIGEST)] == [False, False, True]
+    assert [*found, await at.fetcher.is_at_hand(DIGEST)] == [False, False, True, True]

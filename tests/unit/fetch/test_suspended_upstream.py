@@ -73,14 +73,12 @@ async def mirror(tmp_path: Path) -> AsyncIterator[Mirror]:
         known = upstream(hub.url, breaker=BreakerPolicy(failures=1, pause=100, longest_pause=100))
         async with session_for(known) as session:
             client = UpstreamClient(session, known, retry=ONCE, gate=Gate(known, clock=clock))
-            fetcher = ManifestFetcher(
-                BlobStore(tmp_path, 0),
-                MemoryTags(),
-                MemoryLinks(),
-                LIMITS,
-                clock=clock,
-                is_at_hand=lambda digest: digest in made.at_hand,
-            )
+
+            async def is_at_hand(digest: Digest) -> bool:
+                return digest in made.at_hand
+
+            store = BlobStore(tmp_path, 0)
+            fetcher = ManifestFetcher(store, MemoryTags(), MemoryLinks(), LIMITS, clock=clock, is_at_hand=is_at_hand)
             made = Mirror(hub, client, fetcher, clock)
             made.at_hand |= BLOBS
             yield made
