@@ -64,7 +64,7 @@ class Listings:
         self._referrers: _Lists[tuple[RepositoryName, Digest], list[dict[str, Any]]] = _Lists(limits, timer)
 
     async def tags(self, client: UpstreamClient, name: RepositoryName) -> tuple[tuple[str, ...], CacheResult]:
-        """All tags of a repository in the specification's order. Raises NotFound, Denied, Unavailable, IntegrityError."""
+        """All tags of a repository in the order of ASCII. Raises NotFound, Denied, Unavailable, IntegrityError."""
 
         async def ask() -> tuple[tuple[str, ...], int]:
             tags = in_order(await client.tags(name.repository))

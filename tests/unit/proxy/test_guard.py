@@ -251,3 +251,28 @@ async def test_a_client_that_asks_too_fast_is_told_when_to_come_again(tmp_path: 
         assert (answer.status, answer.code) == (429, "TOOMANYREQUESTS")
         assert int(answer.headers["Retry-After"]) > 50
         assert (await mirror.get("/healthz")).status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/team/app/manifests/1",
+        "/%76%32/team/app/manifests/1",
+        "//v2/team/app/manifests/1",
+        "/./v2/team/app/manifests/1",
+        "/healthz/../v2/team/app/manifests/1",
+        "/V2/team/app/manifests/1",
+        "/v2%2fteam/app/manifests/1",
+        "/v2/team/app/manifests/1?x=/healthz",
+        "/v2;x/team/app/manifests/1",
+    ],
+)
+async def test_no_way_of_writing_a_path_leads_past_the_password(tmp_path: Path, path: str) -> None:
+    file = users_file(tmp_path / "users", ada="open sesame")
+    async with mirror_server(tmp_path, settings={"access": {"users_file": str(file)}}) as mirror:
+        image = add_image(mirror.hub, "team/app", "1", b"layer")
+        right = b64encode(b"ada:open sesame").decode()
+        assert (await mirror.get("/v2/team/app/manifests/1", Authorization=f"Basic {right}")).body == image.raw
+        answer = await mirror.get(path)
+        assert answer.status in {401, 404}
+        assert image.raw not in answer.body
