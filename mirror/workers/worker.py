@@ -250,6 +250,7 @@ class Worker:
     async def _say_last_word(self, _: web.Request, response: web.StreamResponse) -> None:
         if self._stop.is_set():
             response.force_close()
+            response.headers["Connection"] = "close"  # The server library has made its headers already.
 
     async def _send_last_figures(self) -> None:
         try:

@@ -145,6 +145,27 @@ async def test_a_transfer_is_finished_before_the_end_and_nobody_new_is_let_in(tm
         idle.close()
 
 
+async def test_who_asks_without_pause_is_told_when_the_connection_ends(tmp_path: Path, hub: FaultyRegistry) -> None:
+    add_image(hub, "team/app", "1", b"layer")
+    async with serving(tmp_path, hub) as debark:
+        connection = http.client.HTTPConnection(debark.address)
+
+        def ask_until_told() -> list[str]:
+            """Of one tag, whose answer is kept as it goes over the wire."""
+            said = []
+            while "close" not in said:
+                answer = ask(connection, f"/v2/{NAME}/manifests/1")
+                assert answer.status == 200
+                said.append(answer.headers.get("Connection", ""))
+            return said
+
+        asking = asyncio.create_task(asyncio.to_thread(ask_until_told))
+        await asyncio.sleep(0.5)
+        debark.signal(signal.SIGTERM)
+        assert len(await asking) > 10
+        connection.close()
+
+
 def listens(client: RegistryClient) -> bool:
     try:
         client.get("/v2/")
