@@ -55,8 +55,10 @@ def test_an_index_is_pulled_cold_warm_and_without_the_hub_and_each_blob_fetched_
         assert pulled.blobs == expected
         assert all("OCI-Namespace" in reply.headers for request, reply in pulled.replies if client.namespace)
     assert Puller(client, mirror.address).pull(name, image.digest).blobs == expected
-    own = digest_of(image.config)
-    assert hub.requests("GET", f"/v2/{name}/blobs/{own}") == 1
+    fetched = f"/v2/{name}/blobs/{digest_of(image.config)}"
+    # The registry writes its log behind its answers.
+    wait_until(lambda: hub.requests("GET", fetched) > 0, 30, lambda: f"the hub was not asked for {fetched}")
+    assert hub.requests("GET", fetched) == 1
 
 
 def test_in_an_outage_what_was_pulled_is_pulled_again_and_the_rest_is_a_503(tmp_path: Path) -> None:
@@ -166,4 +168,6 @@ def _cut_and_resumed(hub: Hub, mirror: DebarkProcess, client: WireClient) -> Non
     assert reply.status == 206
     assert reply.headers["Content-Range"] == f"bytes {len(beginning)}-{len(data) - 1}/{len(data)}"
     assert beginning + reply.body == data
-    assert hub.requests("GET", f"/v2/{name}/blobs/{descriptor['digest']}") == 1
+    fetched = f"/v2/{name}/blobs/{descriptor['digest']}"
+    wait_until(lambda: hub.requests("GET", fetched) > 0, 30, lambda: f"the hub was not asked for {fetched}")
+    assert hub.requests("GET", fetched) == 1
