@@ -159,7 +159,10 @@ class Registry:
             headers |= PRIVATE_HEADERS
         headers["Content-Type"] = "application/octet-stream"
         if request.method == "HEAD" and size is not None:
-            return web.Response(headers={**headers, **blob_headers(digest), "Content-Length": str(size)})
+            known = {**headers, **blob_headers(digest)}
+            if client_has(request.headers.getall("If-None-Match", ()), digest):
+                return web.Response(status=304, headers=known)
+            return web.Response(headers={**known, "Content-Length": str(size)})
         if self.redirects is not None and not way.is_private:
             elsewhere = await self.redirects.answer(request, exchange, name, digest, size)
             if elsewhere is not None:
