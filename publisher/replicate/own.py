@@ -122,4 +122,5 @@ class OwnFiles:
             self.scratch.mkdir(exist_ok=True)
             for file in self.scratch.iterdir():
                 if file.suffix != keep:
-                    file.unlink()
+                    # A thread whose task was ended by a failure may be clearing away the same.
+                    file.unlink(missing_ok=True)
