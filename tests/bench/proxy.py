@@ -88,12 +88,17 @@ class Target:
         return f"/v2/{self.repository}/blobs/{digest}"
 
     def cpu(self) -> float:
-        """CPU seconds so far, of its children too."""
-        return sum(_process_cpu(pid) for pid in _tree(self.pid))
+        """CPU seconds so far of the processes that answer."""
+        return sum(_process_cpu(pid) for pid in self._answering())
 
     def memory(self) -> int:
-        """Bytes of the process itself that are in memory."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
+        """Bytes of the processes that answer that are in memory."""
+        return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE for pid in self._answering())
+
+    def _answering(self) -> list[int]:
+        """All of its processes; of debark the workers, which are named by number: neither who keeps them nor the publisher."""
+        names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in _tree(self.pid)}
+        return [pid for pid, name in names.items() if name.startswith("debark-")] or list(names)
 
 
 def _tree(pid: int) -> Iterator[int]:
@@ -199,13 +204,13 @@ def _fill(mirror: Target, data: Path, image: dict[str, str]) -> float:
     """CPU seconds a GB of bringing a layer in."""
     client, layer = RegistryClient(f"127.0.0.1:{mirror.port}"), image["layer"]
     client.get(mirror.manifest(image["tag"]))
-    before = _process_cpu(mirror.pid)
+    before = mirror.cpu()
     client.get(mirror.layer(layer), {"Range": "bytes=0-0"})
     name = layer.removeprefix("sha256:")
     stored = data / "blobs" / "sha256" / name[:2] / name
     while not stored.exists():
         time.sleep(0.01)
-    return (_process_cpu(mirror.pid) - before) / stored.stat().st_size * 1e9
+    return (mirror.cpu() - before) / stored.stat().st_size * 1e9
 
 
 def _cold(figures: Figures, mirror: Target, upstream: Target, image: dict[str, str], clients: int, rate: float) -> None:
