@@ -15,17 +15,21 @@ from publisher.cvmfs.catalog import Catalog, NestedReference
 from publisher.cvmfs.consistency import CatalogInspection, Findings, WantedObject, differing
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.history import History
+from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.path import ROOT, show
 from publisher.cvmfs.reader import RepositoryReader
-from publisher.cvmfs.reflog import ReferenceType
+from publisher.cvmfs.reflog import REFLOG_NAME, ReferenceType
 from publisher.cvmfs.row import Row
 from publisher.cvmfs.snapshot import Snapshot
 from publisher.cvmfs.statistics import Counters, Statistics
+from publisher.errors import RepositoryDamaged, Untrusted
 
 Contains = Callable[[ContentHash, ObjectKind], bool]
 
 _RESTORE = "restore the object from a replica or a backup, or publish the path again"
 _REWRITE = "publish the directory again, or go back to an earlier revision"
+_OPEN = "restore it from a replica or a backup; without it no client can mount the repository"
+_TRUST = "if the public key is the right one, sign the whitelist again (resign), or restore the file from a backup"
 _BATCH = 1024
 
 OnProgress = Callable[[int, int], None]
@@ -49,6 +53,11 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{show(self.path)}: {self.what}{f' [{self.item}]' if self.item else ''}; {self.mend}"
+
+
+def unreadable(error: RepositoryDamaged) -> Problem:
+    """What is wrong with a repository of which not even the current revision can be opened."""
+    return Problem(ROOT, str(error), _TRUST if isinstance(error, Untrusted) else _OPEN, error.item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +140,11 @@ class _Checker:
         manifest, root = self._reader.manifest, self._reader.snapshot.root
         mend = "publish a new revision"
         if manifest.revision != root.revision:
-            self._report(ROOT, f"the manifest says revision {manifest.revision}, its root catalog {root.revision}", mend)
+            self._report(
+                ROOT, f"the manifest says revision {manifest.revision}, its root catalog {root.revision}", mend, MANIFEST_NAME
+            )
         if manifest.timestamp < root.last_modified:
-            self._report(ROOT, "the manifest is older than its root catalog; clients will not take it", mend)
+            self._report(ROOT, "the manifest is older than its root catalog; clients will not take it", mend, MANIFEST_NAME)
         if manifest.metainfo is not None:
             self._fetch(manifest.metainfo, ObjectKind.METAINFO)
 
@@ -143,7 +154,7 @@ class _Checker:
         except MirrorError as error:
             if checksum is None and self._reader.is_replica:
                 return
-            self._report(ROOT, str(error), "restore .cvmfsreflog or its checksum from a backup", ".cvmfsreflog")
+            self._report(ROOT, str(error), "restore .cvmfsreflog or its checksum from a backup", REFLOG_NAME)
             return
         manifest = self._reader.manifest
         wanted = [
@@ -155,36 +166,41 @@ class _Checker:
         for content, kind in wanted:
             if content is not None and (content not in references or references[content].type is not kind):
                 text = f"the reference log does not know the {kind.name.lower()} {content}; it could never be collected"
-                self._report(ROOT, text, "publish a new revision", ".cvmfsreflog")
+                self._report(ROOT, text, "publish a new revision", REFLOG_NAME)
 
     def _history(self) -> None:
+        content = self._reader.manifest.history
+        item = content.object_path(ObjectKind.HISTORY) if content else ""
         try:
             history = self._reader.history()
         except MirrorError as error:
-            self._report(ROOT, str(error), "restore the history object, or publish without named snapshots")
+            self._report(ROOT, str(error), "restore the history object, or publish without named snapshots", item)
             return
         if history is not None:
-            self._branches(history)
+            self._branches(history, item)
             for tag in history.tags().values():
+                root = tag.root.object_path(ObjectKind.CATALOG)
                 try:
                     snapshot = self._reader.at(tag.root, tag.size)
                 except MirrorError as error:
-                    self._report(ROOT, f"the named snapshot '{tag.name}' cannot be read: {error}", "remove the snapshot's name")
+                    text = f"the named snapshot '{tag.name}' cannot be read: {error}"
+                    self._report(ROOT, text, "remove the snapshot's name (tag -r), or restore the object", root)
                     continue
                 if snapshot.root.revision != tag.revision:
-                    self._report(ROOT, f"the named snapshot '{tag.name}' says another revision than its catalog", "name it again")
+                    text = f"the named snapshot '{tag.name}' says another revision than its catalog"
+                    self._report(ROOT, text, "name it again (tag -r, tag -a)", item)
                 self._snapshot(snapshot)
 
-    def _branches(self, history: History) -> None:
+    def _branches(self, history: History, item: str) -> None:
         branches, tags = history.branches(), history.tags().values()
         mend = "publish a new set of named snapshots"
         for tag in tags:
             if tag.branch not in branches:
-                self._report(ROOT, f"the named snapshot '{tag.name}' is on the unknown branch '{tag.branch}'", mend)
+                self._report(ROOT, f"the named snapshot '{tag.name}' is on the unknown branch '{tag.branch}'", mend, item)
             elif tag.revision < branches[tag.branch][1]:
-                self._report(ROOT, f"the named snapshot '{tag.name}' is older than its branch", mend)
+                self._report(ROOT, f"the named snapshot '{tag.name}' is older than its branch", mend, item)
         for branch in branches.keys() - {tag.branch for tag in tags}:
-            self._report(ROOT, f"no named snapshot is on the branch '{branch}'", mend)
+            self._report(ROOT, f"no named snapshot is on the branch '{branch}'", mend, item)
 
     def _snapshot(self, snapshot: Snapshot) -> None:
         """Catalogs side by side, parents before children; then their subtree counters, bottom-up."""

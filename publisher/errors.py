@@ -26,6 +26,11 @@ class BrokenLayer(PublishError):
 class RepositoryDamaged(PublishError, IntegrityError):
     """Objects, catalogs or named files of a repository are missing, or are not what their hash, size or form promises."""
 
+    def __init__(self, message: str = "", item: str = "") -> None:
+        """item: the object or file concerned, as a path below the storage's root; empty if it is not a single one."""
+        super().__init__(message)
+        self.item = item
+
 
 class WrittenWrong(PublishError):
     """What is in the new catalogs is not what was to be written; nothing of it was published."""

@@ -42,11 +42,12 @@ from publisher.packed_layers import PackedLayers
 from publisher.policy.watermark import Watermark
 from publisher.policy_file import PolicyFile
 from publisher.remover import Remover
+from publisher.revisions import RevisionSettings, Target
 from publisher.spool import RepositorySettings, Spool
 from publisher.storage import open_storage, pipeline_limits
 from publisher.stratum0 import Stratum0, open_or_create, renew_whitelist
 from publisher.unpack import Unpacker, UnpackLimits
-from publisher.worker import Guards, Target, Worker, WorkerSettings
+from publisher.worker import Guards, Worker, WorkerSettings
 
 log = structlog.get_logger()
 
@@ -85,15 +86,13 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             stack.push_async_callback(unpacker.close)
             targets[fqrn] = Target(stratum0, unpacker, RepositoryLease(repositories, fqrn, owner, config.publish.lease))
         await stack.enter_async_context(running("housekeeping", lambda: _keep_house(config, repositories, targets, audit)))
-        settings = WorkerSettings(
-            owner=owner,
-            images=config.publish.images,
+        revisions = RevisionSettings(
             batch=config.publish.batch,
-            lease=config.publish.lease,
             cuts=CutLimits(most=config.publish.catalog_entries),
             growth=GrowthLimits(entries=config.publish.growing_catalog_entries),
             podman_store=config.publish.podman_store,
         )
+        settings = WorkerSettings(owner, images=config.publish.images, lease=config.publish.lease, revisions=revisions)
         queue = Queue(database, policy=wiring.publish_retry(config))
         stores = {fqrn: target.stratum0.repository.store for fqrn, target in targets.items()}
         announcer = Announcer(config.publish.announce, stores)
@@ -111,8 +110,8 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             store,
             audit,
             targets,
-            cuts=settings.cuts,
-            growth=settings.growth,
+            cuts=revisions.cuts,
+            growth=revisions.growth,
             max_manifest_bytes=config.fetch.max_manifest,
             is_busy=worker.is_busy,
             on_revision=announcer.announce,

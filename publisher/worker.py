@@ -1,4 +1,4 @@
-"""The publisher at work: claims jobs, unpacks images side by side, commits what is ready in groups, and says how it ended.
+"""The publisher at work: claims jobs, unpacks images side by side, has them published, and says how it ended.
 
 One bad image never stops the queue: whatever an image's work raises becomes that image's state and reason.
 """
@@ -6,10 +6,9 @@ One bad image never stops the queue: whatever an image's work raises becomes tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from time import time
 
 import structlog
@@ -18,7 +17,7 @@ from cachetools import LRUCache
 from mirror.background import running
 from mirror.errors import Denied, IntegrityError, InvalidInput, MirrorError, NotAnImage, Unavailable
 from mirror.jobs.leases import LeaseExpired
-from mirror.jobs.model import Job, Leftover, Publication, State
+from mirror.jobs.model import Job, Publication, State
 from mirror.jobs.queue import HeldLayer, Queue
 from mirror.jobs.repositories import Repositories
 from mirror.jobs.schedule import Candidate, choose
@@ -27,43 +26,21 @@ from mirror.oci.manifest import ImageManifest
 from mirror.oci.reference import ImageReference
 from publisher.admission import Admission
 from publisher.audit import Act, AuditLog
-from publisher.commit import GroupCommitter
-from publisher.cvmfs.cuts import CutLimits, GrowthLimits
 from publisher.disk import DiskGate
 from publisher.errors import AgainstPolicy, BrokenLayer, RepositoryDamaged, UnsafeLayer
 from publisher.images import layout
-from publisher.images.place import PlacePolicy, PreparedImage, UnpackedLayer, check_trees, place_images
-from publisher.images.remove import remove_links
-from publisher.lease import RepositoryLease
-from publisher.leftovers import TIDY, Leftovers, Tidy, inside
+from publisher.images.place import PreparedImage, UnpackedLayer
 from publisher.public import PublicContent
-from publisher.repository import Revision, Step
-from publisher.spool import FILES
-from publisher.stratum0 import Stratum0
-from publisher.threads import to_the_end
-from publisher.transaction import Transaction
-from publisher.unpack import Unpacker
+from publisher.repository import Revision
+from publisher.revisions import RevisionMaker, RevisionSettings, Target
 
 log = structlog.get_logger()
 
 _HOPELESS = (Denied, InvalidInput, IntegrityError, UnsafeLayer, BrokenLayer, AgainstPolicy)
 """What trying again cannot mend; a repository that is damaged can be mended, and is no fault of the image's."""
-_TIDY_SECONDS, _TIDY_AGAIN_SECONDS = 1.0, 60.0
-"""How often links that are out of date are looked for, and the pause after a failure."""
 _REMEMBERED_CHOICES = 1000
 _LOOK_SECONDS = 1.0
 """How long one wait for work lasts before it is seen whether to stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A repository that images go to."""
-
-    stratum0: Stratum0
-    unpacker: Unpacker
-    lease: RepositoryLease
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by whoever commits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +56,14 @@ class Guards:
 class WorkerSettings:
     """How a publisher works.
 
-    owner: its name, used by no other that lives. images: worked on at the same time. batch: images of one revision at the most.
-    lease: seconds that a job stays claimed without a sign of life. podman_store: whether images are added to podmanStore.
+    owner: its name, used by no other that lives. images: worked on at the same time. lease: seconds that a job stays claimed
+    without a sign of life.
     """
 
     owner: str
     images: int
-    batch: int
     lease: float
-    cuts: CutLimits
-    growth: GrowthLimits
-    podman_store: bool = False
+    revisions: RevisionSettings
 
 
 class Worker:
@@ -113,11 +87,12 @@ class Worker:
         self._targets = targets
         self._settings = settings
         self._guards = guards
-        self._on_revision = on_revision
-        self._leftovers = Leftovers(queue)
         # Images for several platforms of one name are under way at the same time.
         self._chosen: LRUCache[ImageReference, str] = LRUCache(_REMEMBERED_CHOICES)
-        self._committers = {fqrn: self._committer(target) for fqrn, target in targets.items()}
+        self._makers = {
+            fqrn: RevisionMaker(target, queue, repositories, settings.revisions, owner=settings.owner, on_revision=on_revision)
+            for fqrn, target in targets.items()
+        }
         self._running: dict[Digest, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(settings.images)
 
@@ -130,8 +105,8 @@ class Worker:
             for fqrn, target in self._targets.items():
                 await target.lease.acquire()
                 await stack.enter_async_context(running(f"lease of {fqrn}", target.lease.keep))
-                await stack.enter_async_context(running(f"commits of {fqrn}", self._committers[fqrn].run))
-                await stack.enter_async_context(running(f"leftovers of {fqrn}", partial(self._tidy, fqrn)))
+                await stack.enter_async_context(running(f"commits of {fqrn}", self._makers[fqrn].run))
+                await stack.enter_async_context(running(f"leftovers of {fqrn}", self._makers[fqrn].tidy))
             await stack.enter_async_context(running("signs of life", self._renew))
             await stack.enter_async_context(running("claims", self._claim))
             await stop.wait()
@@ -217,8 +192,8 @@ class Worker:
         names = {name: _path(fqrn, layout.public_link(name)) for name in image.names}
         platforms = {name: _path(fqrn, layout.platform_link(name)) for name in image.platforms}
         held = [_held(layer) for layer in image.layers]
-        with self._leftovers.spared(fqrn, [*names.values(), *platforms.values()]):
-            revision = await self._committers[fqrn].submit(image)
+        with self._makers[fqrn].spared([*names.values(), *platforms.values()]):
+            revision = await self._makers[fqrn].publish(image)
             await asyncio.to_thread(self._note_published, job, image, fqrn, revision)
             await self._queue.published(
                 self._settings.owner,
@@ -271,44 +246,6 @@ class Worker:
             raise Unavailable("no repository takes images now: each is being cleaned, full, or written by another publisher")
         self._chosen.update(dict.fromkeys(names, chosen))
         return self._targets[chosen]
-
-    async def _tidy(self, fqrn: str) -> None:
-        """Have links removed that lead to what their names stand for no more."""
-        while True:
-            await asyncio.sleep(_TIDY_SECONDS)
-            try:
-                if self._targets[fqrn].lease.is_held and await self._leftovers.of(fqrn):
-                    await self._committers[fqrn].submit(TIDY)
-            except MirrorError as error:
-                log.warning("leftovers_not_removed", fqrn=fqrn, reason=str(error))
-                await asyncio.sleep(_TIDY_AGAIN_SECONDS)
-
-    def _committer(self, target: Target) -> GroupCommitter[PreparedImage | Tidy, Revision]:
-        async def commit(items: Sequence[PreparedImage | Tidy]) -> Revision:
-            images = [item for item in items if not isinstance(item, Tidy)]
-            left = await self._leftovers.of(target.stratum0.fqrn) if len(images) < len(items) else []
-            await self._queue.advance(self._settings.owner, [image.digest for image in images], State.COMMITTING)
-            async with target.turn:
-                revision = await to_the_end(lambda: self._transact(target, images, left))
-                self._on_revision(target.stratum0.fqrn)
-                await self._repositories.put(target.stratum0.facts(revision.manifest))
-            await self._leftovers.removed(left)
-            return revision
-
-        return GroupCommitter(commit, self._settings.batch)
-
-    def _transact(self, target: Target, images: Sequence[PreparedImage], left: Sequence[Leftover]) -> Revision:
-        def on_step(step: Step) -> None:
-            if step is not Step.PUBLISHED:
-                target.lease.check()
-
-        stratum0 = target.stratum0
-        with Transaction(stratum0.repository, limits=self._settings.cuts, growth=self._settings.growth) as transaction:
-            policy = PlacePolicy(stratum0.repository.settings.whiteouts == FILES, self._settings.podman_store)
-            new = place_images(transaction, stratum0.pipeline, images, time(), policy)
-            if left:
-                remove_links(transaction, stratum0.pipeline, [inside(leftover) for leftover in left], time())
-            return transaction.commit(on_step, lambda snapshot: check_trees(snapshot, new))
 
     async def _renew(self) -> None:
         """Show that the claimed images are being worked on; stop work on those that somebody else has claimed."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import click
 
-from publisher.check import Problem, examine
+from mirror.errors import NotFound
+from publisher.check import Problem, examine, unreadable
 from publisher.commands.report import Report
 from publisher.commands.verb import EXIT_FAILED, verb
 from publisher.commands.workplace import Workplace
 from publisher.cvmfs.hash import ContentHash
 from publisher.cvmfs.reflog import REFLOG_NAME
+from publisher.errors import RepositoryDamaged
 from publisher.spool import Spool
 
 
@@ -41,9 +44,16 @@ def check_repository(
     """
     started = time.monotonic()
     checksum = ContentHash.parse(reflog_checksum) if reflog_checksum is not None else None
-    with place.opened(url, public_key) as opened, report.progress("checking") as update:
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(place.opened(url, public_key))
+        except RepositoryDamaged as error:
+            _show(unreadable(error), report)
+            raise click.exceptions.Exit(EXIT_FAILED) from error
+        update = stack.enter_context(report.progress("checking"))
         if checksum is None and url is None and place.exists():
-            checksum = Spool(place.spool).reflog_checksum(place.storage().store.read_file(REFLOG_NAME))
+            with suppress(NotFound):  # a log that is not there is a problem of many
+                checksum = Spool(place.spool).reflog_checksum(place.storage().store.read_file(REFLOG_NAME))
         found = examine(
             opened.reader,
             contains=None if no_objects else opened.contains,

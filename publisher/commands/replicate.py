@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,11 +17,12 @@ from mirror.errors import MirrorError
 from publisher.commands.report import Report, size
 from publisher.commands.verb import duration_value, verb
 from publisher.commands.workplace import Workplace
+from publisher.objects.http_client import HttpLimits
 from publisher.objects.local import LocalObjectStore
 from publisher.objects.store import ObjectStore
 from publisher.replicate.announcements import listening
 from publisher.replicate.follow import follow
-from publisher.replicate.model import Extent, Replicated, ReplicationLimits
+from publisher.replicate.model import Extent, Replicated, Replication, ReplicationLimits
 from publisher.replicate.replica import replicate
 from publisher.storage import open_bucket
 
@@ -65,6 +66,20 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str | 
     metavar="HOST:PORT",
     help="With --follow: hear there of new revisions, from a publisher or by cvmfs_swissknife notify -p -u http://HOST:PORT/api/v1.",
 )
+@click.option(
+    "-j",
+    "--connections",
+    type=click.IntRange(1, 1000),
+    default=HttpLimits().connections,
+    show_default=True,
+    help="Objects asked for at a time.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(0, 64),
+    help="Processes beside this one, which fetch the small objects where many lack and the storage is a directory; 0: none. "
+    "One a core and at most four without it.",
+)
 @click.option("--poll", callback=duration_value, default="2", show_default=True, metavar="DURATION", help="With --follow.")
 def replicate_repository(
     place: Workplace,
@@ -78,6 +93,8 @@ def replicate_repository(
     allow_older: bool,
     following: bool,
     listen: tuple[str, int] | None,
+    connections: int,
+    processes: int | None,
     poll: float,
 ) -> None:
     """Bring a replica of the repository FQRN to the revision that URL shows, with everything verified.
@@ -88,8 +105,10 @@ def replicate_repository(
         raise click.UsageError("a replica that follows its source never goes back: --allow-older is for one replication")
     if listen is not None and not following:
         raise click.UsageError("--listen is of use only with --follow")
+    limits = ReplicationLimits(http=HttpLimits(connections=connections))
+    if processes is not None:
+        limits = replace(limits, processes=processes)
     key = place.master_key(public_key)
-    replica = _replica(place, storage, spool)
 
     def told(result: Replicated) -> None:
         if result.changed or not following:
@@ -100,19 +119,10 @@ def replicate_repository(
 
     with report.progress("replicating") as update:
         on_progress = lambda progress: update(progress.objects, progress.found)  # noqa: E731 (shorter than a def)
+        store, spool, limits = _replica(place, storage, spool, limits)
+        replication = Replication(url, place.fqrn, key, store, spool, limits, Extent(extent), on_progress)
         if not following:
-            work = replicate(
-                url,
-                place.fqrn,
-                key,
-                replica.store,
-                replica.spool,
-                limits=replica.limits,
-                extent=Extent(extent),
-                allow_older=allow_older,
-                on_progress=on_progress,
-            )
-            told(asyncio.run(work))
+            told(asyncio.run(replicate(replication, allow_older=allow_older)))
             return
 
         async def endless() -> NoReturn:
@@ -120,39 +130,24 @@ def replicate_repository(
             async with AsyncExitStack() as stack:
                 if listen is not None:
                     await stack.enter_async_context(listening(*listen, place.fqrn, announced))
-                await follow(
-                    url,
-                    place.fqrn,
-                    key,
-                    replica.store,
-                    replica.spool,
-                    limits=replica.limits,
-                    poll_seconds=poll,
-                    announced=announced,
-                    extent=Extent(extent),
-                    on_replicated=told,
-                    on_failure=failed,
-                    on_progress=on_progress,
-                )
+                await follow(replication, poll_seconds=poll, announced=announced, on_replicated=told, on_failure=failed)
 
         asyncio.run(_until_stopped(endless()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Replica:
-    store: ObjectStore
-    spool: Path
-    limits: ReplicationLimits
+def _replica(
+    place: Workplace, storage: str, spool: Path | None, limits: ReplicationLimits
+) -> tuple[ObjectStore, Path, ReplicationLimits]:
+    """The store, the spool directory, and limits that fit the store.
 
-
-def _replica(place: Workplace, storage: str, spool: Path | None) -> _Replica:
-    """Raises InvalidInput for a bucket that the settings do not lead to, StorageFull, Unavailable."""
+    Raises InvalidInput for a bucket that the settings do not lead to, StorageFull, Unavailable.
+    """
     if storage.startswith("s3://"):
         spool = spool or place.data.spool / f"{place.fqrn}.replica"
         bucket = open_bucket(place.fqrn, storage, place.config.publish.s3, spool / "locks")
-        return _Replica(bucket.store, spool, ReplicationLimits(threads=bucket.concurrency))
+        return bucket.store, spool, replace(limits, threads=bucket.concurrency)
     directory = Path(storage)
-    return _Replica(LocalObjectStore(directory), spool or directory.with_name(f"{directory.name}.spool"), ReplicationLimits())
+    return LocalObjectStore(directory), spool or directory.with_name(f"{directory.name}.spool"), limits
 
 
 async def _until_stopped(work: Coroutine[Any, Any, NoReturn]) -> None:

@@ -31,15 +31,15 @@ class Letter:
         """Take a letter apart and compare its hash line. Raises RepositoryDamaged naming the file `name`."""
         position = 0 if data.startswith(_SEPARATOR) else data.find(b"\n" + _SEPARATOR) + 1
         if position == 0:
-            raise RepositoryDamaged(f"{name} has no signature block")
+            raise RepositoryDamaged(f"{name} has no signature block", name)
         payload = data[:position]
         line, newline, signature = data[position + len(_SEPARATOR) :].partition(b"\n")
         try:
             stated = ContentHash.parse(line.decode("ascii", "replace"))
         except InvalidInput as error:
-            raise RepositoryDamaged(f"{name} has no hash line: {error}") from error
+            raise RepositoryDamaged(f"{name} has no hash line: {error}", name) from error
         if not newline or ContentHash.of(payload, stated.algorithm) != stated:
-            raise RepositoryDamaged(f"{name} is not what its own hash line says; it was cut or changed")
+            raise RepositoryDamaged(f"{name} is not what its own hash line says; it was cut or changed", name)
         return cls(payload, stated, signature)
 
 

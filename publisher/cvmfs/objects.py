@@ -47,9 +47,9 @@ class VerifiedObjects:
         try:
             stored = self._source.get(content, kind)
         except NotFound as error:
-            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} is missing: {error}") from error
+            raise _wrong(content, kind, f"is missing: {error}") from error
         if ContentHash.of(stored, content.algorithm) != content:
-            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} is damaged: its bytes have another hash")
+            raise _wrong(content, kind, "is damaged: its bytes have another hash")
         return stored
 
     def metadata(self, content: ContentHash, kind: ObjectKind, size: int | None = None) -> bytes:
@@ -58,20 +58,22 @@ class VerifiedObjects:
         Raises RepositoryDamaged, Unavailable.
         """
         limit = self._limits.metadata_bytes if size is None else min(size, self._limits.metadata_bytes)
+        stored = self.stored(content, kind)
         try:
-            data = codec.decompress(self.stored(content, kind), limit)
+            data = codec.decompress(stored, limit)
         except RepositoryDamaged as error:
-            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} cannot be read: {error}") from error
+            raise _wrong(content, kind, f"cannot be read: {error}") from error
         if size is not None and len(data) != size:
-            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} has {len(data)} bytes, but {size} are promised")
+            raise _wrong(content, kind, f"has {len(data)} bytes, but {size} are promised")
         return data
 
     def data(self, content: ContentHash, kind: ObjectKind, compression: Compression, size: int) -> bytes:
         """Content of a file in one piece, or of one chunk, of exactly `size` bytes. Raises RepositoryDamaged, Unavailable."""
+        stored = self.stored(content, kind)
         try:
-            return codec.expand(self.stored(content, kind), compression, size)
+            return codec.expand(stored, compression, size)
         except RepositoryDamaged as error:
-            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} cannot be read: {error}") from error
+            raise _wrong(content, kind, f"cannot be read: {error}") from error
 
     def check_data(self, content: ContentHash, kind: ObjectKind, compression: Compression, size: int) -> None:
         """See that `data` would give the content; a large object that is stored as it is, such as a packed layer, in pieces.
@@ -87,11 +89,11 @@ class VerifiedObjects:
                 hasher.update(piece)
                 found += len(piece)
         except NotFound as error:
-            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} is missing: {error}") from error
+            raise _wrong(content, kind, f"is missing: {error}") from error
         if hasher.result() != content:
-            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} is damaged: its bytes have another hash")
+            raise _wrong(content, kind, "is damaged: its bytes have another hash")
         if found != size:
-            raise RepositoryDamaged(f"the {_NAMES[kind]} {content} cannot be read: its content has {found} bytes, not {size}")
+            raise _wrong(content, kind, f"cannot be read: its content has {found} bytes, not {size}")
 
     def content(self, entry: Entry) -> Iterator[bytes]:
         """Content of a regular file, piece by piece. Raises RepositoryDamaged, Unavailable."""
@@ -99,3 +101,7 @@ class VerifiedObjects:
             yield self.data(entry.content, ObjectKind.DATA, entry.compression, entry.size)
         for chunk in entry.chunks:
             yield self.data(chunk.content, ObjectKind.CHUNK, entry.compression, chunk.size)
+
+
+def _wrong(content: ContentHash, kind: ObjectKind, what: str) -> RepositoryDamaged:
+    return RepositoryDamaged(f"the {_NAMES[kind]} {content} {what}", content.object_path(kind))

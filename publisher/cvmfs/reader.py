@@ -75,7 +75,7 @@ class RepositoryReader:
         expected = checksum or self.manifest.reflog
         data = self._file(REFLOG_NAME)
         if expected is None or ContentHash.of(data, expected.algorithm) != expected:
-            raise RepositoryDamaged(f"the reference log of {self.fqrn} does not have the checksum {expected}")
+            raise RepositoryDamaged(f"the reference log of {self.fqrn} does not have the checksum {expected}", REFLOG_NAME)
         return Reflog(data, self.fqrn)
 
     @property
@@ -123,4 +123,4 @@ class RepositoryReader:
         try:
             return self._source.read_file(name)
         except NotFound as error:
-            raise RepositoryDamaged(f"the repository {self.fqrn} has no {name}: {error}") from error
+            raise RepositoryDamaged(f"the repository {self.fqrn} has no {name}: {error}", name) from error

@@ -25,14 +25,16 @@ def verified_whitelist(data: bytes, fqrn: str, master_key: rsa.RSAPublicKey, now
     letter = Letter.parse(data, WHITELIST_NAME)
     if not signature.verify_whitelist(master_key, letter.signed_text, letter.signature):
         raise Untrusted(
-            f"the whitelist of {fqrn} is not signed by the master key at hand; compare the public key with the repository's"
+            f"the whitelist of {fqrn} is not signed by the master key at hand; compare the public key with the repository's",
+            WHITELIST_NAME,
         )
     whitelist = Whitelist.parse(letter.payload)
     if whitelist.fqrn != fqrn:
-        raise Untrusted(f"the whitelist is for the repository {whitelist.fqrn}, not {fqrn}")
+        raise Untrusted(f"the whitelist is for the repository {whitelist.fqrn}, not {fqrn}", WHITELIST_NAME)
     if now is not None and not whitelist.is_valid_at(now):
         raise Untrusted(
-            f"the whitelist of {fqrn} expired at {whitelist.expires:%Y-%m-%d %H:%M} UTC; it must be signed again (resign)"
+            f"the whitelist of {fqrn} expired at {whitelist.expires:%Y-%m-%d %H:%M} UTC; it must be signed again (resign)",
+            WHITELIST_NAME,
         )
     return whitelist
 
@@ -42,7 +44,7 @@ def read_manifest(data: bytes, fqrn: str) -> tuple[Letter, RepositoryManifest]:
     letter = Letter.parse(data, MANIFEST_NAME)
     manifest = RepositoryManifest.parse(letter.payload)
     if manifest.fqrn != fqrn:
-        raise Untrusted(f"the manifest is of the repository {manifest.fqrn}, not {fqrn}")
+        raise Untrusted(f"the manifest is of the repository {manifest.fqrn}, not {fqrn}", MANIFEST_NAME)
     return letter, manifest
 
 
@@ -56,9 +58,9 @@ def verify_manifest(letter: Letter, certificate_pem: bytes, whitelist: Whitelist
     if not isinstance(key, signature.CertifiedKey):
         raise Untrusted(f"the signing certificate of {whitelist.fqrn} holds neither an RSA key nor one on an elliptic curve")
     if not is_listed(certificate, whitelist):
-        raise Untrusted(f"the certificate that signed the manifest of {whitelist.fqrn} is not in the whitelist")
+        raise Untrusted(f"the certificate that signed the manifest of {whitelist.fqrn} is not in the whitelist", WHITELIST_NAME)
     if not signature.verify_manifest(key, letter.signed_text, letter.signature):
-        raise Untrusted(f"the signature of the manifest of {whitelist.fqrn} is wrong")
+        raise Untrusted(f"the signature of the manifest of {whitelist.fqrn} is wrong", MANIFEST_NAME)
     return certificate
 
 

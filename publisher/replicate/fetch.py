@@ -88,7 +88,8 @@ class ObjectFetcher:
         self._small: deque[_Small] = deque()
         self._filled = asyncio.Event()
         self._pace = _Pace()
-        self._order = _order(client, bench)
+        self._processes = min(limits.processes, _carried(limits.http.connections))
+        self._order = _order(client, bench, self._processes)
         self._carriers: Carriers | None = None
         self._left_over = {file.name for file in bench.scratch.glob(f"*{PART_SUFFIX}")}
 
@@ -135,15 +136,20 @@ class ObjectFetcher:
             return False
         if self._carriers is None:
             self._carriers = Carriers(self._order, self._group, on_stored=self._stored, on_refused=self._fetch_here)
-            await self._carriers.start(self._bench.limits.processes)
+            await self._carriers.start(self._processes)
         self._bench.on_step(Step.OBJECTS)
         return await self._carriers.take(wanted)
 
     async def _fetch_here(self, wanted: WantedObject) -> None:
-        carried = self._order.connections * self._bench.limits.processes if self._order and self._carriers else 0
-        if self._idle == 0 and self._fetching < self._bench.limits.http.connections - carried:
+        if self._idle == 0 and self._fetching < self._own_connections:
             self._start()
         await self._queue.put(wanted)
+
+    @property
+    def _own_connections(self) -> int:
+        """What the processes leave of them, at least one."""
+        carried = self._order.connections * self._processes if self._order and self._carriers else 0
+        return self._bench.limits.http.connections - carried
 
     def _start(self) -> None:
         """One more task that fetches, and with the first of them those that write."""
@@ -154,7 +160,8 @@ class ObjectFetcher:
         self._tasks.append(self._group.create_task(self._fetch_all()))
 
     async def _fetch_all(self) -> None:
-        while True:
+        """Fetch one after another, until the processes have this task's connection."""
+        while self._fetching <= self._own_connections:
             self._idle += 1
             try:
                 wanted = await self._queue.get()
@@ -164,6 +171,7 @@ class ObjectFetcher:
                 await self._take(wanted)
             except NotFound as error:
                 raise RepositoryDamaged(f"an object of the repository is missing at the source: {error}") from error
+        self._fetching -= 1
 
     async def _take(self, wanted: WantedObject) -> None:
         """Fetch an object and store it, or have it stored with other small ones."""
@@ -276,15 +284,20 @@ class ObjectFetcher:
             on_stored()
 
 
-def _order(client: RepositoryClient, bench: Workbench) -> Order | None:
-    """For processes, which get three quarters of the connections; None if there are to be none, or the store is not on a disk."""
-    limits, http = bench.limits, bench.limits.http
-    if not limits.processes or not isinstance(bench.store, LocalObjectStore):
+def _carried(connections: int) -> int:
+    """How many of them the processes get: three quarters, so that some are left for what they cannot fetch."""
+    return connections * 3 // 4
+
+
+def _order(client: RepositoryClient, bench: Workbench, processes: int) -> Order | None:
+    """For so many processes; None if there are to be none, or the store is not on a disk."""
+    http = bench.limits.http
+    if not processes or not isinstance(bench.store, LocalObjectStore):
         return None
     return Order(
         url=client.url,
         storage=str(bench.store.root),
-        connections=max(1, http.connections * 3 // 4 // limits.processes),
+        connections=_carried(http.connections) // processes,
         connect_seconds=http.connect_seconds,
         silence_seconds=http.silence_seconds,
         slowest_rate=http.slowest_rate,

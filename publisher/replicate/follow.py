@@ -8,19 +8,15 @@ event `announced` (`announcements.py` has a receiver), and the source is asked i
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 import structlog
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mirror.errors import InvalidInput, MirrorError
 from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.objects.http_client import RepositoryClient, Validators, open_client
-from publisher.objects.store import ObjectStore
-from publisher.replicate.model import Extent, OnProgress, Replicated, ReplicationLimits, ignore_progress
+from publisher.replicate.model import Replicated, Replication
 from publisher.replicate.replica import Replicator
 
 LONGEST_PAUSE = 300.0
@@ -33,20 +29,12 @@ log = structlog.get_logger()
 
 
 async def follow(
-    source_url: str,
-    fqrn: str,
-    master_key: rsa.RSAPublicKey,
-    store: ObjectStore,
-    spool: Path,
+    replication: Replication,
     *,
     poll_seconds: float = 2.0,
     announced: asyncio.Event | None = None,
-    limits: ReplicationLimits | None = None,
-    extent: Extent = Extent.SINCE,
     on_replicated: Callable[[Replicated], None] = lambda _: None,
     on_failure: Callable[[MirrorError], None] = lambda _: None,
-    on_progress: OnProgress = ignore_progress,
-    clock: Callable[[], float] = time.time,
 ) -> NoReturn:
     """Replicate whenever the source shows something new; returns only by cancellation.
 
@@ -56,21 +44,8 @@ async def follow(
     """
     if poll_seconds <= 0:
         raise InvalidInput("a replica must look for new revisions at an interval of more than 0 seconds")
-    limits = limits or ReplicationLimits()
-    async with open_client(source_url, limits.http) as client:
-        replicator = Replicator(
-            client,
-            fqrn,
-            master_key,
-            store,
-            spool,
-            limits=limits,
-            extent=extent,
-            allow_older=False,
-            on_progress=on_progress,
-            on_step=lambda _: None,
-            clock=clock,
-        )
+    async with open_client(replication.source_url, replication.limits.http) as client:
+        replicator = Replicator(client, replication)
         watch = _Watch(client, poll_seconds, announced or asyncio.Event())
         failures = 0
         while True:
@@ -79,7 +54,7 @@ async def follow(
             except MirrorError as error:
                 failures += 1
                 pause = min(poll_seconds * 2 ** min(failures - 1, 32), LONGEST_PAUSE)
-                log.warning("replication_failed", fqrn=fqrn, error=str(error), failures=failures, next_try=pause)
+                log.warning("replication_failed", fqrn=replication.fqrn, error=str(error), failures=failures, next_try=pause)
                 on_failure(error)
                 await watch.pause(pause)
             else:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mirror.errors import InvalidInput
 from publisher.cvmfs.hash import ContentHash
 from publisher.cvmfs.manifest import RepositoryManifest
 from publisher.objects.http_client import HttpLimits
+from publisher.objects.store import ObjectStore
 
 _MOST_PROCESSES = 4
 
@@ -58,7 +63,7 @@ class ReplicationLimits:
     """They hash, write and list; more are good where the storage answers slowly, as S3 does."""
     processes: int = field(default_factory=lambda: min(_MOST_PROCESSES, len(os.sched_getaffinity(0))))
     """Beside the replication's own, for the small objects of a large replication into a local directory; 0: none. They share
-    three quarters of the connections."""
+    three quarters of the connections, and are no more than these."""
     carried_above: int = 1000
     """Objects that lack, after which those processes are started: each costs as much as a thousand objects."""
     catalogs: int = 8
@@ -134,3 +139,24 @@ def ignore_progress(progress: Progress) -> None:
 
 def ignore_step(step: Step) -> None:
     """For callers that need no steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """What is to be replicated, and where to."""
+
+    source_url: str
+    """Of the repository, such as `http://stratum0.example.org/cvmfs/layers.example.org`."""
+    fqrn: str
+    master_key: rsa.RSAPublicKey
+    store: ObjectStore
+    """The replica's storage, empty for a new one."""
+    spool: Path
+    """A directory for its lock, the checksum of its reference log and files on their way; to be kept."""
+    limits: ReplicationLimits = field(default_factory=ReplicationLimits)
+    extent: Extent = Extent.SINCE
+    """Earlier revisions to take."""
+    on_progress: OnProgress = ignore_progress
+    """Called in the event loop."""
+    clock: Callable[[], float] = time.time
+    """Unix seconds."""

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import structlog
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mirror.errors import MirrorError
 from publisher.cvmfs import codec
@@ -25,18 +23,8 @@ from publisher.cvmfs.manifest import RepositoryManifest
 from publisher.cvmfs.reflog import Reflog
 from publisher.errors import RepositoryDamaged
 from publisher.objects.http_client import RepositoryClient, open_client
-from publisher.objects.store import ObjectStore
 from publisher.replicate.fetch import ObjectFetcher, stored_limit
-from publisher.replicate.model import (
-    Extent,
-    OnProgress,
-    OnStep,
-    Replicated,
-    ReplicationLimits,
-    Step,
-    ignore_progress,
-    ignore_step,
-)
+from publisher.replicate.model import Extent, OnStep, Replicated, Replication, Step, ignore_step
 from publisher.replicate.own import OwnFiles, Shown
 from publisher.replicate.recovery import FlushJournal
 from publisher.replicate.source import read_metadata, read_shown
@@ -47,47 +35,17 @@ from publisher.spool import Spool
 log = structlog.get_logger()
 
 
-async def replicate(
-    source_url: str,
-    fqrn: str,
-    master_key: rsa.RSAPublicKey,
-    store: ObjectStore,
-    spool: Path,
-    *,
-    limits: ReplicationLimits | None = None,
-    extent: Extent = Extent.SINCE,
-    allow_older: bool = False,
-    on_progress: OnProgress = ignore_progress,
-    on_step: OnStep = ignore_step,
-    clock: Callable[[], float] = time.time,
-) -> Replicated:
+async def replicate(replication: Replication, *, allow_older: bool = False, on_step: OnStep = ignore_step) -> Replicated:
     """Bring a replica to the revision that its source shows; returns when clients of the replica see it.
 
-    source_url: of the repository, such as `http://stratum0.example.org/cvmfs/layers.example.org`. store: the replica's storage,
-    empty for a new one. spool: a directory for its lock, the checksum of its reference log and files on their way; to be kept.
-    extent: earlier revisions to take. allow_older: take a revision older than the replica's, too. on_progress is called in
-    the event loop, on_step also in threads. clock: Unix seconds.
+    allow_older: take a revision older than the replica's, too. on_step is called in the event loop and in threads.
 
     What was stored before a failure or a kill is not fetched again. Raises Denied if the source does not permit replication,
     Untrusted, RepositoryDamaged for what is missing or wrong at the source, Conflict if another process writes the replica,
     InvalidInput for an impossible URL, NotFound if there is no repository, StorageFull, Unavailable.
     """
-    limits = limits or ReplicationLimits()
-    async with open_client(source_url, limits.http) as client:
-        replicator = Replicator(
-            client,
-            fqrn,
-            master_key,
-            store,
-            spool,
-            limits=limits,
-            extent=extent,
-            allow_older=allow_older,
-            on_progress=on_progress,
-            on_step=on_step,
-            clock=clock,
-        )
-        return await replicator.run()
+    async with open_client(replication.source_url, replication.limits.http) as client:
+        return await Replicator(client, replication, allow_older=allow_older, on_step=on_step).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,43 +70,32 @@ class Replicator:
     def __init__(
         self,
         client: RepositoryClient,
-        fqrn: str,
-        master_key: rsa.RSAPublicKey,
-        store: ObjectStore,
-        spool: Path,
+        replication: Replication,
         *,
-        limits: ReplicationLimits,
-        extent: Extent,
-        allow_older: bool,
-        on_progress: OnProgress,
-        on_step: OnStep,
-        clock: Callable[[], float],
+        allow_older: bool = False,
+        on_step: OnStep = ignore_step,
     ) -> None:
         """As `replicate`; client: of the source."""
+        store, clock = replication.store, replication.clock
         self._client = client
-        self._fqrn = fqrn
-        self._master_key = master_key
-        self._store = store
-        self._spool = Spool(spool)
-        self._own = OwnFiles(fqrn, store, self._spool, clock, on_step)
-        self._journal = FlushJournal(spool, store, clock)
-        self._limits = limits
-        self._extent = extent
+        self._task = replication
+        self._limits = replication.limits
+        self._spool = Spool(replication.spool)
+        self._own = OwnFiles(replication.fqrn, store, self._spool, clock, on_step)
+        self._journal = FlushJournal(replication.spool, store, clock)
         self._allow_older = allow_older
-        self._on_progress = on_progress
         self._on_step = on_step
-        self._clock = clock
 
     async def run(self) -> Replicated:
         """One replication. Raises as `replicate`."""
-        began = time.monotonic()
+        task, began = self._task, time.monotonic()
         self._spool.create()
         with self._spool.lock(0):
             self._on_step(Step.BEGIN)
             threads = Threads(self._limits.threads)
-            bench = Workbench(self._store, self._own.scratch, self._limits, threads, self._on_progress, self._on_step)
+            bench = Workbench(task.store, self._own.scratch, self._limits, threads, task.on_progress, self._on_step)
             try:
-                before = await threads.run(partial(self._own.shown, self._master_key))
+                before = await threads.run(partial(self._own.shown, task.master_key))
                 goal = await self._goal(before)
                 reflog = await threads.run(self._own.reflog)
                 skipped: list[ContentHash] = []
@@ -167,21 +114,22 @@ class Replicator:
         return result
 
     async def _goal(self, before: Shown | None) -> _Goal:
+        task = self._task
         shown, certificate = await read_shown(
-            self._client, self._fqrn, self._master_key, before, clock=self._clock, allow_older=self._allow_older
+            self._client, task.fqrn, task.master_key, before, clock=task.clock, allow_older=self._allow_older
         )
         manifest = shown.manifest
-        follow = self._limits.revisions if self._extent is Extent.SINCE and before is not None else 0
+        follow = self._limits.revisions if task.extent is Extent.SINCE and before is not None else 0
         roots = [Root(manifest.root, manifest.catalog_size or 0, follow=follow)]
         if manifest.history is None:
             return _Goal(shown, certificate, None, roots)
         limit = self._limits.history_bytes
         history = await read_metadata(self._client, manifest.history, ObjectKind.HISTORY, stored_limit(limit))
         try:
-            tags = History(codec.decompress(history, limit), self._fqrn).tags().values()
+            tags = History(codec.decompress(history, limit), task.fqrn).tags().values()
         except RepositoryDamaged as error:
             raise RepositoryDamaged(f"the history {manifest.history} cannot be read: {error}") from error
-        if self._extent is not Extent.CURRENT:
+        if task.extent is not Extent.CURRENT:
             sizes = {tag.root: tag.size for tag in tags if tag.root != manifest.root}
             roots += [Root(root, size, may_lack=manifest.garbage_collectable) for root, size in sizes.items()]
         return _Goal(shown, certificate, history, roots)
@@ -191,11 +139,11 @@ class Replicator:
         if before is None or before.manifest_file != goal.shown.manifest_file or self._journal.is_left:
             return False
         known = reflog.references()
-        return all(root.content in known and self._store.contains(root.content, ObjectKind.CATALOG) for root in goal.roots)
+        return all(root.content in known and self._task.store.contains(root.content, ObjectKind.CATALOG) for root in goal.roots)
 
     async def _reach(self, bench: Workbench, goal: _Goal, before: Shown | None, reflog: Reflog) -> list[ContentHash]:
         """Store all that the revision needs, the reference log included; the roots that the source has not."""
-        run, put, manifest = bench.threads.run, self._store.put, goal.manifest
+        run, put, manifest = bench.threads.run, bench.store.put, goal.manifest
         await run(self._own.begin)
         doubtful = await run(self._journal.begin)
         is_complete = False

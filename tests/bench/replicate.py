@@ -29,7 +29,7 @@ from yarl import URL
 from publisher.keys import load_public_key
 from publisher.objects.http_client import HttpLimits
 from publisher.objects.local import LocalObjectStore
-from publisher.replicate.model import ReplicationLimits
+from publisher.replicate.model import Replication, ReplicationLimits
 from publisher.replicate.replica import replicate
 
 _CONNECTIONS = 64
@@ -76,7 +76,7 @@ async def _read_all(url: str, storage: Path) -> int:
 async def _replicate(url: str, fqrn: str, key: Path, out: Path) -> int:
     limits = ReplicationLimits(http=HttpLimits(connections=_CONNECTIONS))
     store = LocalObjectStore(out / "storage")
-    result = await replicate(url, fqrn, load_public_key(key.read_bytes()), store, out / "spool", limits=limits)
+    result = await replicate(Replication(url, fqrn, load_public_key(key.read_bytes()), store, out / "spool", limits))
     return result.progress.objects + result.progress.catalogs
 
 

@@ -13,7 +13,7 @@ from publisher.cvmfs.hash import ContentHash
 from publisher.cvmfs.reader import RepositoryReader
 from publisher.objects.http_client import HttpLimits
 from publisher.objects.store import ObjectStore
-from publisher.replicate.model import Replicated, ReplicationLimits
+from publisher.replicate.model import Replicated, Replication, ReplicationLimits
 from publisher.replicate.replica import replicate
 from publisher.repository import Repository
 from publisher.spool import Spool
@@ -49,8 +49,14 @@ def publish_object(repository: Repository, content: ContentHash, size: int) -> N
 
 async def pull(url: str, store: ObjectStore, spool: Path, **options: Any) -> Replicated:
     """Replicate the repository of `tests.support.repositories`."""
-    options = {"limits": LIMITS, "clock": Clock(), **options}
-    return await replicate(url, options.pop("fqrn", FQRN), keys_of(FQRN).master_public, store, spool, **options)
+    told = {name: options.pop(name) for name in ("allow_older", "on_step") if name in options}
+    return await replicate(replication(url, store, spool, **options), **told)
+
+
+def replication(url: str, store: ObjectStore, spool: Path, **options: Any) -> Replication:
+    """Of that repository, unless there is another `fqrn` among the options."""
+    options = {"fqrn": FQRN, "limits": LIMITS, "clock": Clock(), **options}
+    return Replication(url, master_key=keys_of(FQRN).master_public, store=store, spool=spool, **options)
 
 
 def replica_problems(store: ObjectStore, spool: Path) -> list[str]:

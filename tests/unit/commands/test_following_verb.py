@@ -23,6 +23,7 @@ import pytest
 from aiohttp import web
 
 from publisher.objects.local import LocalObjectStore
+from tests.support.processes import children
 from tests.support.repository_server import RepositoryServer, ThreadedServer
 from tests.support.tool import TOP
 from tests.support.verbs import Verbs
@@ -165,6 +166,20 @@ def test_in_a_pipe_one_line_a_revision_also_after_a_kill(verbs: Verbs, server: R
     (elsewhere.data / "cvmfs" / FQRN).symlink_to(tmp_path / "replica")
     key = str(verbs.data / "keys" / f"{FQRN}.pub")
     assert elsewhere.records("info", "--public-key", key)[0]["revision"] >= 5
+
+
+@pytest.mark.parametrize(("processes", "connections"), [(0, 2), (3, 8)])
+def test_processes_and_connections_are_as_many_as_are_asked_for(
+    verbs: Verbs, server: RepositoryServer, tmp_path: Path, processes: int, connections: int
+) -> None:
+    verbs.run("ingest", "-t", "-", given=tar(**{f"many{number}": f"content {number}" for number in range(1100)}))
+    before, seen = children(), set[int]()
+    server.on_request = lambda _: seen.update(children() - before)
+    options = ["--processes", str(processes), "-j", str(connections)]
+    (replica,) = verbs.records("replicate", server.url, "--storage", tmp_path / "replica", *options)
+    assert replica["objects"] == 1100
+    assert len(seen) == processes
+    assert processes or len(server.connections) <= connections
 
 
 @pytest.mark.parametrize(

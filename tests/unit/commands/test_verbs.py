@@ -138,6 +138,39 @@ def test_what_is_damaged_is_named_with_what_to_do(verbs: Verbs) -> None:
     assert verbs.run("check", "-i").exit_code == 0
 
 
+@pytest.mark.parametrize("name", ["C", "X", "H", ".cvmfspublished", ".cvmfswhitelist", ".cvmfsreflog"])
+def test_what_a_revision_hangs_on_is_named_with_what_to_do(verbs: Verbs, name: str) -> None:
+    """Root catalog, certificate, history and the named files: spoilt, and gone."""
+    verbs.run("ingest", "-t", "-", given=tar(a="content"))
+    verbs.run("tag", "-a", "kept")
+    storage = verbs.data / "cvmfs" / FQRN
+    lines = (storage / ".cvmfspublished").read_bytes().partition(b"--\n")[0].decode().splitlines()
+    fields = {line[0]: line[1:] for line in lines}
+    item = f"data/{fields[name][:2]}/{fields[name][2:]}{name}" if name in fields else name
+    good = (storage / item).read_bytes()
+    if name != ".cvmfsreflog":
+        (storage / item).write_bytes(b"junk")
+        problem = verbs.records("check", code=1)[0]
+        assert (problem["path"], problem["item"]) == ("/", item)
+        assert "restore" in problem["mend"]
+    if name != ".cvmfspublished":
+        (storage / item).unlink()
+        problem = verbs.records("check", code=1)[0]
+        assert (problem["path"], problem["item"]) == ("/", item)
+        assert "restore" in problem["mend"]
+    (storage / item).write_bytes(good)
+    assert verbs.run("check").exit_code == 0
+
+
+def test_a_repository_that_cannot_be_trusted_is_named_with_what_to_do(verbs: Verbs, tmp_path: Path) -> None:
+    other = Verbs(tmp_path / "other", FQRN)
+    other.run("mkfs")
+    (problem,) = verbs.records("check", "-k", other.data / "keys" / f"{FQRN}.pub", code=1)
+    assert "not signed by the master key at hand" in problem["problem"]
+    assert problem["item"] == ".cvmfswhitelist"
+    assert "resign" in problem["mend"]
+
+
 async def test_a_repository_is_checked_and_read_over_http(verbs: Verbs, tmp_path: Path) -> None:
     import asyncio
 

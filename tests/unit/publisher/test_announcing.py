@@ -17,6 +17,7 @@ from publisher.keys import load_public_key
 from publisher.objects.local import LocalObjectStore
 from publisher.replicate.announcements import listening
 from publisher.replicate.follow import follow
+from publisher.replicate.model import Replication
 from tests.support import publishing as publishing_support
 from tests.support.faulty_registry import FaultyRegistry, until
 from tests.support.memory_store import MemoryStore
@@ -97,11 +98,7 @@ async def test_an_image_is_in_a_replica_that_looks_once_an_hour(tmp_path: Path) 
         await until(manifest.exists)
         async with RepositoryServer(LocalObjectStore(data / "cvmfs" / fqrn), fqrn).running() as server:
             following = follow(
-                server.url,
-                fqrn,
-                load_public_key(key.read_bytes()),
-                replica,
-                tmp_path / "replica-spool",
+                Replication(server.url, fqrn, load_public_key(key.read_bytes()), replica, tmp_path / "replica-spool"),
                 poll_seconds=3600.0,
                 announced=announced,
                 on_replicated=lambda done: seen.put_nowait(done.manifest.revision),

@@ -22,6 +22,7 @@ from publisher.replicate.carrier import LARGEST
 from publisher.repository import Repository
 from publisher.transaction import Transaction
 from tests.support.memory_store import MemoryStore
+from tests.support.processes import children
 from tests.support.replicas import LIMITS, pull, replica_problems
 from tests.support.repositories import FQRN, new_repository
 from tests.support.repository_server import Fault, RepositoryServer, ThreadedServer, endless, other_bytes, status
@@ -42,14 +43,6 @@ class CountingStore(LocalObjectStore):
         if kind is ObjectKind.DATA:
             self.put_here.append(content)
         return super().put(content, kind, stored)
-
-
-def children() -> set[int]:
-    """Processes that this one started and that still run."""
-    found: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        found |= {int(word) for word in (task / "children").read_text().split()}
-    return found
 
 
 @pytest.fixture
@@ -91,6 +84,16 @@ async def test_small_objects_are_stored_by_other_processes(source: tuple[Reposit
     assert result.progress.objects == result.progress.found > FILES
     assert replica.put_here == [content_of(repository, b"files/large")]
     assert children() == before
+
+
+@pytest.mark.parametrize("connections", [1, 2, 3])
+async def test_more_processes_than_connections(source: tuple[Repository, MemoryStore], tmp_path: Path, connections: int) -> None:
+    """Some are left for what no process can fetch, however few there are."""
+    replica = CountingStore(tmp_path / "replica")
+    limits = replace(CARRIED, processes=4, http=replace(CARRIED.http, connections=connections))
+    async with serving(source[1]) as server:
+        await asyncio.wait_for(pull(server.url, replica, tmp_path / "spool", limits=limits), 60)
+    assert replica_problems(replica, tmp_path / "spool") == []
 
 
 async def test_few_objects_start_no_process(source: tuple[Repository, MemoryStore], tmp_path: Path) -> None:

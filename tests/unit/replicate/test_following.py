@@ -19,8 +19,8 @@ from publisher.replicate.follow import follow
 from publisher.replicate.model import Replicated
 from publisher.repository import Repository
 from tests.support.memory_store import MemoryStore
-from tests.support.replicas import LIMITS, publish, replica_problems
-from tests.support.repositories import FQRN, Clock, keys_of, new_repository
+from tests.support.replicas import publish, replica_problems, replication
+from tests.support.repositories import FQRN, Clock, new_repository
 from tests.support.repository_server import RepositoryServer, other_bytes, status
 
 
@@ -41,10 +41,10 @@ class Follower:
 
     @asynccontextmanager
     async def following(self, url: str, spool: Path, **options: Any) -> AsyncIterator[None]:
-        key = keys_of(FQRN).master_public
-        options = {"poll_seconds": 0.01, "limits": LIMITS, "clock": Clock(), "announced": self.announced, **options}
-        options |= {"on_replicated": self._told.put_nowait, "on_failure": self._told.put_nowait}
-        task = asyncio.create_task(follow(url, FQRN, key, self.store, spool, **options))
+        told = {"on_replicated": self._told.put_nowait, "on_failure": self._told.put_nowait}
+        poll_seconds = options.pop("poll_seconds", 0.01)
+        work = replication(url, self.store, spool, **options)
+        task = asyncio.create_task(follow(work, poll_seconds=poll_seconds, announced=self.announced, **told))
         try:
             yield
             assert not task.done()
@@ -228,8 +228,7 @@ async def test_two_revisions_in_one_second(
 
 
 async def test_an_impossible_interval_or_address(tmp_path: Path) -> None:
-    key = keys_of(FQRN).master_public
     with pytest.raises(InvalidInput, match="interval"):
-        await follow("http://x/y", FQRN, key, MemoryStore(), tmp_path, poll_seconds=0)
+        await follow(replication("http://x/y", MemoryStore(), tmp_path), poll_seconds=0)
     with pytest.raises(InvalidInput, match="web address"):
-        await follow("nowhere", FQRN, key, MemoryStore(), tmp_path)
+        await follow(replication("nowhere", MemoryStore(), tmp_path))

@@ -32,6 +32,7 @@ from dataclasses import replace
 from pathlib import Path
 from publisher.keys import load_public_key
 from publisher.objects.local import LocalObjectStore
+from publisher.replicate.model import Replication
 from publisher.replicate.replica import replicate as pull
 from tests.support.replicas import LIMITS as BASE
 from tests.support.repositories import FQRN, Clock
@@ -49,7 +50,7 @@ def replicate(die_at, number):
             if number == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
     store = LocalObjectStore(place / "storage")
-    asyncio.run(pull(url, FQRN, key, store, place / "spool", limits=LIMITS, clock=Clock(), on_step=on_step))
+    asyncio.run(pull(Replication(url, FQRN, key, store, place / "spool", LIMITS, clock=Clock()), on_step=on_step))
 
 for line in sys.stdin:
     die_at, number = line.split()

@@ -20,7 +20,7 @@ from publisher.cvmfs.reflog import ReferenceType, Reflog
 from publisher.errors import Conflict, RepositoryDamaged
 from publisher.keys import load_public_key
 from publisher.objects.local import LocalObjectStore
-from publisher.replicate.model import Extent, Progress
+from publisher.replicate.model import Extent, Progress, Replication
 from publisher.replicate.replica import replicate
 from publisher.repository import Repository
 from publisher.spool import Spool
@@ -53,7 +53,7 @@ async def test_the_golden_repository(tmp_path: Path) -> None:
     fqrn, key = "golden.example.org", load_public_key((GOLDEN / "golden.example.org.pub").read_bytes())
     store = LocalObjectStore(tmp_path / "replica")
     async with RepositoryServer(source, fqrn).running() as server:
-        result = await replicate(server.url, fqrn, key, store, tmp_path / "spool", limits=LIMITS)
+        result = await replicate(Replication(server.url, fqrn, key, store, tmp_path / "spool", LIMITS))
     reader = RepositoryReader(store, fqrn, key)
     checksum = Spool(tmp_path / "spool").reflog_checksum(store.read_file(".cvmfsreflog"))
     assert check(reader, contains=store.contains, data=True, reflog_checksum=checksum) == []
