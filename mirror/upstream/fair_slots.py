@@ -48,7 +48,7 @@ class FairSlots:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._give()  # The turn came in the same moment.
-            else:
+            elif turn in queue:
                 queue.remove(turn)
                 if not queue and not urgent:
                     self._groups.pop(group, None)
@@ -56,6 +56,8 @@ class FairSlots:
 
     def _give(self) -> None:
         turn = self._next()
+        while turn is not None and turn.done():
+            turn = self._next()  # This one has left, and not run since.
         if turn is None:
             self._free += 1
         else:

@@ -91,3 +91,25 @@ async def test_a_failure_inside_gives_the_place_back() -> None:
         async with slots.slot("a"):
             raise ValueError("x")
     assert slots.taken == 0
+
+
+async def test_who_leaves_in_the_moment_in_which_a_place_becomes_free_is_passed_over() -> None:
+    work = Work(1)
+    async with work.slots.slot("a"):
+        await work.begin("b1", "c1")
+        work.tasks["b1"].cancel()  # and it does not run before the place is free
+    await asyncio.sleep(0)
+    assert work.begun == ["c1"]
+    await work.end_all()
+    assert (work.slots.taken, work.slots.waiting) == (0, 0)
+
+
+async def test_when_all_leave_at_once_all_places_are_free() -> None:
+    work = Work(2)
+    await work.begin("a1", "a2", "a3", "b1")
+    await work.begin("c1", urgent=True)
+    for task in work.tasks.values():
+        task.cancel()
+    ends = await asyncio.gather(*work.tasks.values(), return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError] * 5
+    assert (work.slots.taken, work.slots.waiting) == (0, 0)
