@@ -227,14 +227,15 @@ class UpstreamClient:
         """
         what = _blob_name(repository, digest)
         path = f"/v2/{repository}/blobs/{digest}"
-        response = await self._transport.send("GET", path, {"Range": "bytes=0-0"}, repository=repository, what=what)
-        try:
-            if response.status not in (200, 206):
-                raise await self._transport.failure(response, what)
-            self._refuse_encoding(response, what)
-            return str(response.url) if response.url.origin() != self.upstream.url.origin() else None
-        finally:
-            response.close()
+        async with self._gate.requests.slot(repository):
+            response = await self._transport.send("GET", path, {"Range": "bytes=0-0"}, repository=repository, what=what)
+            try:
+                if response.status not in (200, 206):
+                    raise await self._transport.failure(response, what)
+                self._refuse_encoding(response, what)
+                return str(response.url) if response.url.origin() != self.upstream.url.origin() else None
+            finally:
+                response.close()
 
     async def _chunks(self, response: aiohttp.ClientResponse, skip: int, what: str) -> AsyncGenerator[bytes | memoryview, None]:
         pieces = body_pieces(response, self.upstream.read_timeout)

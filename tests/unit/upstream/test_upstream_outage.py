@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -183,14 +183,17 @@ async def test_a_transfer_that_somebody_is_reading_is_tried_and_shows_that_the_u
     assert not at.client.is_suspended
 
 
-async def test_repositories_take_turns_at_an_upstream_that_is_slow() -> None:
+@pytest.mark.parametrize("question", [UpstreamClient.head_blob, UpstreamClient.blob_location])
+async def test_repositories_take_turns_at_an_upstream_that_is_slow(
+    question: Callable[[UpstreamClient, str, Digest], Awaitable[object]],
+) -> None:
     async with way(max_requests=1, max_transfers=1) as at:
         at.hub.faults.before_headers = 0.02
         names = ["a", "a", "a", "a", "b"]
 
         async def ask(name: str) -> None:
             with pytest.raises(NotFound):
-                await at.client.head_blob(name, Digest.of(b"none"))
+                await question(at.client, name, Digest.of(b"none"))
 
         await asyncio.gather(*(ask(name) for name in names))
         assert [request.path.split("/")[2] for request in at.hub.seen] == ["a", "a", "b", "a", "a"]
