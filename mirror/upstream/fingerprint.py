@@ -1,4 +1,8 @@
-"""Telling credentials apart without keeping them: by a hash with a key that no other process has, and nobody else ever."""
+"""Telling credentials apart without keeping them: by a hash with a key that is in memory only, and new with each start.
+
+The processes of a server share it: the parent makes it, and workers are forked with it. It tells none of them anything of what
+another one was given, since fingerprints leave no process.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ NOBODY = b""
 
 
 def fingerprint(credential: Credential | None) -> bytes:
-    """The same for the same user name and password in this process, another for every other; tells nothing of either."""
+    """The same for the same user name and password as long as the server runs, another for every other; tells nothing of either."""
     if credential is None:
         return NOBODY
     kind = b"token" if credential.is_identity_token else b"password"

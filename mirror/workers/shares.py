@@ -9,6 +9,8 @@ from __future__ import annotations
 from mirror.config.models import Config
 
 _LEAST_SQL_CONNECTIONS = 2
+_LEAST_WRONG_PASSWORDS = 3
+"""So that who mistypes one is not shut out, however many workers there are."""
 
 
 def worker_share(config: Config, workers: int) -> Config:
@@ -30,7 +32,12 @@ def worker_share(config: Config, workers: int) -> Config:
         "server": server.model_copy(update={"max_requests": part(server.max_requests)}),
         "fetch": fetch.model_copy(update={"max_connections": part(fetch.max_connections), "max_fills": part(fetch.max_fills)}),
         "access": access.model_copy(
-            update={"requests": part(access.requests), "rate": access.rate / workers, "burst": part(access.burst)}
+            update={
+                "requests": part(access.requests),
+                "rate": access.rate / workers,
+                "burst": part(access.burst),
+                "wrong_passwords": part(access.wrong_passwords, min(access.wrong_passwords, _LEAST_WRONG_PASSWORDS)),
+            }
         ),
         "state": state.model_copy(update={"connections": part(state.connections, _LEAST_SQL_CONNECTIONS)}),
         "upstreams": upstreams,
