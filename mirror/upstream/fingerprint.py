@@ -18,7 +18,7 @@ NOBODY = b""
 
 
 def fingerprint(credential: Credential | None) -> bytes:
-    """The same for the same user name and password as long as the server runs, another for every other; tells nothing of either."""
+    """The same for a user name and password as long as the server runs, another for all others; tells nothing of either."""
     if credential is None:
         return NOBODY
     kind = b"token" if credential.is_identity_token else b"password"
