@@ -8,6 +8,8 @@ open   --> its pause is over, and one request goes as a probe: it works --> clos
 What counts as a failure: no connection, silence, a connection that breaks before an answer, server errors and 429. Every other
 answer shows that the upstream works, a refusal included. Retry-After (RFC 9110, section 10.2.3) of 429 and 503 makes a pause
 longer.
+If all failures were server errors about one repository, it may be that repository that is broken: a request about another one is a
+probe at once, without waiting for the pause to be over.
 """
 
 from __future__ import annotations
@@ -56,6 +58,8 @@ class CircuitBreaker:
         self._until: float | None = None
         self._probing = False
         self._throttled = False
+        # The only repository that the failures in a row were about, if all of them were server errors.
+        self._only: str | None = None
         self.reason = ""
         """The last failure in words."""
 
@@ -66,8 +70,8 @@ class CircuitBreaker:
 
     @property
     def is_due(self) -> bool:
-        """Whether the next request would be the probe."""
-        return self._until is not None and not self._probing and self._clock() >= self._until
+        """Whether the next request would be the probe, at least if it is about another repository than those that failed."""
+        return self._until is not None and not self._probing and (self._only is not None or self._clock() >= self._until)
 
     @property
     def is_throttled(self) -> bool:
@@ -84,8 +88,8 @@ class CircuitBreaker:
         """In a row."""
         return self._failures
 
-    def admit(self, *, transfer: bool = False) -> Verdict:
-        """Whether a request may be sent.
+    def admit(self, repository: str | None = None, *, transfer: bool = False) -> Verdict:
+        """Whether a request about a repository may be sent.
 
         transfer: it is for a blob: what throttles are requests for manifests, and an image whose manifest was given out has
         to be completed.
@@ -94,7 +98,7 @@ class CircuitBreaker:
             return Verdict.GO
         if self._probing:
             return Verdict.WAIT
-        if self._clock() < self._until:
+        if self._clock() < self._until and self._only in (None, repository):
             return Verdict.REFUSE
         self._probing = True
         return Verdict.PROBE
@@ -106,21 +110,31 @@ class CircuitBreaker:
         if probe:
             self._probing = False
         self._failures = self._openings = 0
+        self._only = None
         if self._until is not None:
             self._until, self._probing = None, False
             self._on_change(CircuitChange(is_open=False))
 
-    def failed(self, failure: Failure, reason: str, *, probe: bool = False, retry_after: float | None = None) -> None:
-        """A request came to nothing. retry_after: seconds that the upstream asks to wait."""
+    def failed(
+        self,
+        failure: Failure,
+        reason: str,
+        repository: str | None = None,
+        *,
+        probe: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        """A request about a repository came to nothing. retry_after: seconds that the upstream asks to wait."""
         if failure not in _COUNTED:
             self.succeeded(probe=probe)
             return
         if self._until is not None:
             if probe:
                 self._probing = False
+                self._note(failure, repository)
                 self._open(failure, reason, retry_after)
             return
-        self._failures += 1
+        self._note(failure, repository)
         told_to_wait = failure is Failure.THROTTLED and retry_after is not None
         if told_to_wait or self._failures >= self._policy.failures:
             self._on_change(CircuitChange(is_open=True, reason=reason, seconds=self._open(failure, reason, retry_after)))
@@ -128,6 +142,11 @@ class CircuitBreaker:
     def abandoned(self) -> None:
         """The probe was given up before it showed anything: the next request is one."""
         self._probing = False
+
+    def _note(self, failure: Failure, repository: str | None) -> None:
+        is_first = not self._failures
+        self._only = repository if failure is Failure.ERROR and (is_first or repository == self._only) else None
+        self._failures += 1
 
     def _open(self, failure: Failure, reason: str, retry_after: float | None) -> float:
         policy = self._policy

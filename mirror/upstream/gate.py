@@ -27,6 +27,9 @@ _WORDS = {
 }
 """Without what was asked for: those who hear of it may not be allowed to know."""
 
+_PERSONAL = frozenset({Failure.ERROR, Failure.THROTTLED})
+"""Answers that may be about the credential that was used."""
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -55,18 +58,21 @@ class Gate:
         self._settled = asyncio.Event()
 
     @asynccontextmanager
-    async def attempt(self, what: str, *, transfer: bool = False, insist: bool = False) -> AsyncIterator[Attempt]:
+    async def attempt(
+        self, what: str, repository: str, *, transfer: bool = False, insist: bool = False, personal: bool = False
+    ) -> AsyncIterator[Attempt]:
         """Send one request in the block; its outcome counts. Raises UpstreamUnavailable if it is not to be sent.
 
         what: names the thing that is asked for. transfer: a blob. insist: ask whatever is known: a client is in the middle of it.
+        personal: with one client's own credential: that the upstream throttles or fails then says nothing of others.
         """
-        verdict = Verdict.GO if insist else await self._admitted(what, transfer=transfer)
+        verdict = Verdict.GO if insist else await self._admitted(what, repository, transfer=transfer)
         probe = verdict is Verdict.PROBE
         attempt = Attempt()
         try:
             yield attempt
         except UpstreamUnavailable as error:
-            self._failed(error, probe=probe)
+            self._failed(error, repository, probe=probe, personal=personal)
             raise
         except MirrorError:
             self.breaker.succeeded(probe=probe, transfer=transfer)
@@ -77,7 +83,7 @@ class Gate:
             raise
         else:
             if attempt.failure is not None:
-                self._failed(attempt.failure, probe=probe)
+                self._failed(attempt.failure, repository, probe=probe, personal=personal)
             else:
                 self.breaker.succeeded(probe=probe, transfer=transfer)
         finally:
@@ -100,12 +106,12 @@ class Gate:
             return None
         return f"upstream {self.name} is not asked for {ceil(breaker.seconds_left)} s more: {breaker.reason}"
 
-    async def _admitted(self, what: str, *, transfer: bool) -> Verdict:
-        verdict = self.breaker.admit(transfer=transfer)
+    async def _admitted(self, what: str, repository: str, *, transfer: bool) -> Verdict:
+        verdict = self.breaker.admit(repository, transfer=transfer)
         if verdict is Verdict.WAIT:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience):
-                    while (verdict := self.breaker.admit(transfer=transfer)) is Verdict.WAIT:
+                    while (verdict := self.breaker.admit(repository, transfer=transfer)) is Verdict.WAIT:
                         await self._settled.wait()
         if verdict in (Verdict.REFUSE, Verdict.WAIT):
             seconds = max(ceil(self.breaker.seconds_left), 1)
@@ -116,8 +122,12 @@ class Gate:
             )
         return verdict
 
-    def _failed(self, error: UpstreamUnavailable, *, probe: bool) -> None:
+    def _failed(self, error: UpstreamUnavailable, repository: str, *, probe: bool, personal: bool) -> None:
+        if personal and error.failure in _PERSONAL:
+            if probe:
+                self.breaker.abandoned()
+            return
         reason = _WORDS.get(error.failure, str(error))
         if error.failure is Failure.UNREACHABLE and isinstance(error.__cause__, OSError):
             reason = f"{reason} ({error.__cause__})"
-        self.breaker.failed(error.failure, reason, probe=probe, retry_after=error.retry_after)
+        self.breaker.failed(error.failure, reason, repository, probe=probe, retry_after=error.retry_after)

@@ -45,13 +45,15 @@ class Transport:
         self._on_request = on_request
         self._upstream = upstream
         self._authenticator = authenticator
+        self._personal = False
         connect, read = upstream.connect_timeout, upstream.read_timeout
         self._endless = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=read)
         self._short = aiohttp.ClientTimeout(total=connect + 2 * read, connect=connect, sock_connect=connect, sock_read=read)
 
     def acting_as(self, authenticator: Authenticator) -> Transport:
-        """The same with other rights."""
+        """The same with the rights of one client."""
         other = copy.copy(self)
+        other._personal = True  # noqa: SLF001 - one of us
         other._authenticator = authenticator  # noqa: SLF001 - one of us
         return other
 
@@ -71,7 +73,8 @@ class Transport:
         what: names the thing in messages. endless: the body may take any time, as long as something of it keeps coming.
         insist: ask also while the upstream is left alone. Raises Denied, UpstreamUnavailable.
         """
-        async with self._gate.attempt(what, transfer=endless, insist=insist) as attempt:
+        way = self._gate.attempt(what, repository, transfer=endless, insist=insist, personal=self._personal)
+        async with way as attempt:
             response = await self._send(method, path, headers, repository=repository, what=what, endless=endless)
             if response.status == 429 or is_server_error(response.status):
                 failure = Failure.THROTTLED if response.status == 429 else Failure.ERROR

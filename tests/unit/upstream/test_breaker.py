@@ -148,3 +148,40 @@ def test_no_number_of_probes_overflows() -> None:
         breaker.admit()
         breaker.failed(Failure.ERROR, "", probe=True)
     assert breaker.seconds_left == 10
+
+
+def test_a_repository_that_is_broken_keeps_nobody_from_another_one() -> None:
+    breaker = Breaker()
+    for _ in range(3):
+        breaker.failed(Failure.ERROR, "status 500", "bad")
+    assert breaker.admit("bad") is Verdict.REFUSE
+    assert breaker.is_due
+    assert breaker.admit("good") is Verdict.PROBE
+    assert [breaker.admit(name) for name in ("bad", "other")] == [Verdict.WAIT, Verdict.WAIT]
+    breaker.succeeded(probe=True)
+    assert breaker.admit("bad") is Verdict.GO
+
+
+def test_where_another_repository_fails_as_well_the_upstream_is_left_alone() -> None:
+    breaker = Breaker()
+    for _ in range(3):
+        breaker.failed(Failure.ERROR, "status 500", "bad")
+    breaker.admit("good")
+    breaker.failed(Failure.ERROR, "status 500", "good", probe=True)
+    assert [breaker.admit(name) for name in ("bad", "good", "other")] == [Verdict.REFUSE] * 3
+    assert not breaker.is_due
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        [(Failure.ERROR, "a"), (Failure.ERROR, "b"), (Failure.ERROR, "a")],
+        [(Failure.ERROR, "a"), (Failure.TIMEOUT, "a"), (Failure.ERROR, "a")],
+        [(Failure.UNREACHABLE, "a")] * 3,
+    ],
+)
+def test_what_is_not_about_one_repository_concerns_all(failures: list[tuple[Failure, str]]) -> None:
+    breaker = Breaker()
+    for failure, repository in failures:
+        breaker.failed(failure, "", repository)
+    assert [breaker.admit(name) for name in ("a", "b", "c")] == [Verdict.REFUSE] * 3

@@ -15,7 +15,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.gate import Gate
-from mirror.upstream.model import BreakerPolicy, Failure, UpstreamUnavailable
+from mirror.upstream.model import BreakerPolicy, Credential, Failure, UpstreamUnavailable
 from mirror.upstream.policy import RetryPolicy
 from tests.support.faulty_registry import FaultyRegistry, until
 from tests.support.state import Clock
@@ -210,3 +210,35 @@ async def test_work_in_the_background_stops_before_the_budget_is_used_up() -> No
         assert at.hub.count("GET", "/manifests/") == 1
         assert (await at.client.get_manifest("team/app", TAG)).raw
         assert (await at.client.get_manifest("team/app", TAG)).raw
+
+
+async def test_one_repository_that_is_broken_keeps_nobody_from_the_others(at: Way) -> None:
+    at.hub.add_manifest("team/other", "1", b'{"layers": [], "config": {}}')
+    at.hub.faults.status = 500
+    await at.fail()
+    at.hub.faults.status = None
+    assert (await at.refusal()).failure is Failure.SUSPENDED
+    assert (await at.client.get_manifest("team/other", TAG)).raw
+    assert not at.client.is_suspended
+
+
+@pytest.mark.parametrize("status", [429, 500])
+async def test_what_the_upstream_answers_to_one_clients_account_says_nothing_of_others(at: Way, status: int) -> None:
+    ada = at.client.acting_as(Credential("ada", "secret"))
+    at.hub.faults.status, at.hub.faults.headers = status, {"Retry-After": "30"}
+    for _ in range(POLICY.failures):
+        with pytest.raises(UpstreamUnavailable):
+            await ada.get_manifest("team/app", TAG)
+    at.hub.faults.status = None
+    assert not at.client.is_suspended
+    assert (await at.client.get_manifest("team/app", TAG)).raw
+
+
+async def test_a_probe_with_one_clients_account_that_is_throttled_leaves_its_place_to_the_next_request(at: Way) -> None:
+    at.hub.faults.status = 429
+    await at.fail()
+    at.clock.now += POLICY.pause
+    with pytest.raises(UpstreamUnavailable, match="throttles"):
+        await at.client.acting_as(Credential("ada", "secret")).get_manifest("team/app", TAG)
+    at.hub.faults.status = None
+    assert (await at.client.get_manifest("team/app", TAG)).raw
