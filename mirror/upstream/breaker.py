@@ -8,8 +8,8 @@ open   --> its pause is over, and one request goes as a probe: it works --> clos
 What counts as a failure: no connection, silence, a connection that breaks before an answer, server errors and 429. Every other
 answer shows that the upstream works, a refusal included. Retry-After (RFC 9110, section 10.2.3) of 429 and 503 makes a pause
 longer.
-If all failures were server errors about one repository, it may be that repository that is broken: a request about another one is a
-probe at once, without waiting for the pause to be over.
+If all failures were server errors about one repository, it may be that repository that is broken: a request about another one is
+a probe at once, without waiting for the pause to be over.
 """
 
 from __future__ import annotations
