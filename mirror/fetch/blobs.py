@@ -83,14 +83,14 @@ class BlobFetcher:
         fill = self._fills.get(digest)
         if fill is not None and not fill.has_failed:
             fill.join(source)
-            return FillReader(fill, source, self._limits.download, CacheResult.JOINED)
+            return FillReader(fill, source, self._limits.download, CacheResult.JOINED, self._came_wrong)
         if self._closing:
             raise Unavailable("the mirror is stopping")
         if len(self._fills) >= self._limits.max_fills:
             raise Unavailable(f"the mirror is fetching {len(self._fills)} blobs already, and takes no more", retry_after=5)
         came_wrong = digest in self._wrong or (fill is not None and fill.is_wrong)
         fill = Fill(digest, size, source, mirrors=not came_wrong)
-        reader = FillReader(fill, source, self._limits.download, CacheResult.MISS)
+        reader = FillReader(fill, source, self._limits.download, CacheResult.MISS, self._came_wrong)
         self._begin(fill)
         return reader
 
@@ -123,11 +123,14 @@ class BlobFetcher:
         if isinstance(fill.not_kept, StorageFull):
             self._space.not_kept(str(fill.not_kept), fill.total or 0)
         elif fill.is_wrong:
-            self._wrong[fill.digest] = True
+            self._came_wrong(fill.digest)
         elif fill.is_stored:
             self._space.kept(fill.total or 0)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("fill_broken", digest=str(fill.digest), exc_info=error)
+
+    def _came_wrong(self, digest: Digest) -> None:
+        self._wrong[digest] = True
 
 
 def _result_of(fill: Fill) -> FillResult:

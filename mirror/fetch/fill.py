@@ -55,7 +55,7 @@ class Fill:
         """Whether another process brought it in."""
         self.detached: Detached | None = None
         self._mirrors = mirrors
-        self._sources = list(source.ways) if mirrors else [source]
+        self._sources = list(self.ways(source))
         self._refusals: dict[Source, MirrorError] = {}
         self._file: OpenFile | None = None
         self._users = 0
@@ -82,8 +82,11 @@ class Fill:
 
     def join(self, source: Source) -> None:
         """Another reader, whose repository may be tried if the others' do not give the blob."""
-        ways = source.ways if self._mirrors else (source,)
-        self._sources += [way for way in ways if way not in self._sources]
+        self._sources += [way for way in self.ways(source) if way not in self._sources]
+
+    def ways(self, source: Source) -> tuple[Source, ...]:
+        """Whom to ask for the blob on behalf of a source."""
+        return source.ways if self._mirrors else (source,)
 
     def retain(self) -> None:
         """Keep the file open until `release` is called as often as this."""

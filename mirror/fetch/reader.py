@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from mirror.errors import IntegrityError, MirrorError
 from mirror.fetch.download import Download, DownloadPolicy, Source
 from mirror.fetch.fill import Detached, Fill, OpenFile
 from mirror.fetch.result import CacheResult
+from mirror.oci.digest import Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,12 @@ class StoredReader(BlobReader):
 class FillReader(BlobReader):
     """Reads along with a fill."""
 
-    def __init__(self, fill: Fill, source: Source, policy: DownloadPolicy, result: CacheResult) -> None:
+    def __init__(
+        self, fill: Fill, source: Source, policy: DownloadPolicy, result: CacheResult, on_wrong: Callable[[Digest], None]
+    ) -> None:
+        """on_wrong: called if what passes by unkept is not what the digest promises."""
         self.result = result
+        self._on_wrong = on_wrong
         self._fill = fill
         self._source = source
         self._policy = policy
@@ -156,7 +161,7 @@ class FillReader(BlobReader):
         hasher = detached.hasher.copy()
         held = b""
         download = Download(
-            self._source.ways,
+            self._fill.ways(self._source),
             self._fill.digest,
             offset=place,
             size=total,
@@ -179,6 +184,7 @@ class FillReader(BlobReader):
                 if piece:
                     yield piece
         if hasher.hexdigest() != self._fill.digest.hex:
+            self._on_wrong(self._fill.digest)
             raise IntegrityError(f"what came as {self._fill.digest} from {self._source.name} has another digest")
         if held:
             yield held

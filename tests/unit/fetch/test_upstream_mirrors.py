@@ -158,6 +158,16 @@ async def test_a_mirror_that_lies_is_found_out_and_the_next_fill_asks_the_hub(at
     assert (await at.client.get_manifest("team/app", TAG)).raw == MANIFEST  # where the digest tells at once
 
 
+async def test_a_mirror_that_lies_is_found_out_also_where_the_disk_is_full(at: Places, tmp_path: Path) -> None:
+    at.first.faults.wrong_content = True
+    at.fetcher = BlobFetcher(BlobStore(tmp_path, 1 << 62), FetchLimits(download=QUICK_DOWNLOADS))
+    body, error = await read_what_comes(at.fetcher.fetch(at.client, "team/app", DIGEST, len(BLOB)))
+    assert isinstance(error, IntegrityError)
+    assert len(body) < len(BLOB)
+    assert await at.blob(len(BLOB)) == BLOB
+    await at.fetcher.close()
+
+
 async def test_a_mirror_with_another_size_is_passed_over(at: Places) -> None:
     at.first.faults.extra_bytes = 7
     assert await at.blob(len(BLOB)) == BLOB
