@@ -83,11 +83,6 @@ class CircuitBreaker:
         """Until a probe is due; 0 if it is, or if the circuit is closed."""
         return max(self._until - self._clock(), 0.0) if self._until is not None else 0.0
 
-    @property
-    def failures(self) -> int:
-        """In a row."""
-        return self._failures
-
     def admit(self, repository: str | None = None, *, transfer: bool = False) -> Verdict:
         """Whether a request about a repository may be sent.
 
