@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 import structlog
 from cachetools import LRUCache, TTLCache
@@ -24,6 +26,9 @@ from mirror.upstream.model import Credential, CredentialRefused
 log = structlog.get_logger()
 
 _Key = tuple[RepositoryName, bytes]
+
+_TRIALS_AT_ONCE = 4
+"""From one address, of credentials that are not known to be right: by so many the bound of wrong ones may be passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,9 @@ class Rights:
         self._refused: TTLCache[_Key, str] = TTLCache(limits.remembered, limits.refused, timer)
         self._readers: LRUCache[tuple[str, bytes], Way] = LRUCache(limits.readers)
         self._wrong: TTLCache[str, set[bytes]] = TTLCache(limits.remembered, limits.wrong_seconds, timer)
+        self._accepted: TTLCache[tuple[str, bytes], bool] = TTLCache(limits.remembered, limits.kept, timer)
+        self._locks: WeakValueDictionary[tuple[str, bytes], asyncio.Lock] = WeakValueDictionary()
+        self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     def are_passed_to(self, registry: str) -> bool:
         """Whether clients' credentials are used towards this upstream."""
@@ -82,20 +90,23 @@ class Rights:
             raise Denied(f"{name} is not public")
         holder = fingerprint(credential)
         key = (name, holder)
-        if key in self._refused:
-            raise Denied(self._refused[key])
-        self._check_patience(visitor.address, holder)
         way = self._way(name.registry, credential)
-        try:
-            await ask(way.client)
-        except Denied as error:
-            self._seen.pop(key, None)
-            self._refused[key] = str(error)
-            if isinstance(error, CredentialRefused):
-                self._wrong.setdefault(visitor.address, set()).add(holder)
-                log.warning("client_credential_refused", client=visitor.address, upstream=name.registry)
-            raise
+        async with self._trial(visitor.address, name.registry, holder):
+            if key in self._refused:
+                raise Denied(self._refused[key])
+            self._check_patience(visitor.address, holder)
+            try:
+                await ask(way.client)
+            except Denied as error:
+                self._seen.pop(key, None)
+                self._refused[key] = str(error)
+                if isinstance(error, CredentialRefused):
+                    self._accepted.pop((name.registry, holder), None)
+                    self._wrong.setdefault(visitor.address, set()).add(holder)
+                    log.warning("client_credential_refused", client=visitor.address, upstream=name.registry)
+                raise
         self._seen[key] = self._timer()
+        self._accepted[name.registry, holder] = True
         return way
 
     async def close(self) -> None:
@@ -109,6 +120,20 @@ class Rights:
             plain = self._ways[registry]
             way = self._readers[key] = replace(plain, client=plain.client.acting_as(credential))
         return way
+
+    @asynccontextmanager
+    async def _trial(self, address: str, registry: str, holder: bytes) -> AsyncIterator[None]:
+        """A block in which a credential is tried: one try of it at a time, until it is known to be right.
+
+        Else as many as come at once would reach an upstream before the first of them is known to be wrong.
+        """
+        if (registry, holder) in self._accepted:
+            yield
+            return
+        lock = self._locks.setdefault((registry, holder), asyncio.Lock())
+        place = self._places.setdefault(address, asyncio.Semaphore(_TRIALS_AT_ONCE))
+        async with lock, place:
+            yield
 
     def _check_patience(self, address: str, holder: bytes) -> None:
         """Upstreams see all of this as coming from the mirror, and would ban it for what one client tries."""

@@ -349,6 +349,21 @@ async def test_a_wrong_password_reaches_the_hub_once_and_many_of_them_not_at_all
         assert (await mirror.get(f"/v2/{PUBLIC}/manifests/1", Authorization=basic("ada", "guess 7"))).status == 200
 
 
+@pytest.mark.parametrize("kind", ["basic", "bearer"])
+async def test_wrong_passwords_reach_the_hub_no_more_often_when_they_come_at_once(tmp_path: Path, kind: str) -> None:
+    async with passing(tmp_path, access={"wrong_passwords": 3}) as (mirror, _):
+        mirror.hub.faults.auth = kind
+
+        async def pull(password: str, name: str = PRIVATE) -> int:
+            return (await mirror.get(f"/v2/{name}/manifests/1", Authorization=basic("ada", password))).status
+
+        assert await asyncio.gather(*(pull("wrong", name) for name in (PRIVATE, OTHER) * 5)) == [403] * 10
+        statuses = await asyncio.gather(*(pull(f"guess {number}") for number in range(20)))
+        assert set(statuses) == {403, 429}
+        tried = [seen for seen in mirror.hub.seen if (seen.authorization or "").startswith("Basic")]
+        assert len(tried) <= 1 + 2 + 3  # the first, two more up to the bound, and those that were on their way then
+
+
 async def test_a_right_that_was_taken_away_is_gone(tmp_path: Path) -> None:
     async with passing(tmp_path, access={"rights": 1, "rights_kept": 1}) as (mirror, images):
         path = f"/v2/{PRIVATE}/blobs/{images[PRIVATE].layer}"
