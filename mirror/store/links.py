@@ -55,6 +55,9 @@ class Links:
                 stored, [{"digest": str(manifest.digest), "media_type": manifest.media_type, "size": manifest.size}]
             )
         self._added[name, manifest.digest] = True
+        # Whoever got the manifest asks for these next, many clients at the same time.
+        for descriptor in named.values():
+            self._links.setdefault((name, descriptor.digest), descriptor)
         self._links[name, manifest.digest] = manifest
         self._manifests[manifest.digest] = manifest
 

@@ -99,6 +99,14 @@ async def test_a_manifest_has_the_media_type_with_which_it_was_stored(database: 
     assert await Links(database).manifest(MANIFEST.digest) == MANIFEST
 
 
+async def test_who_was_given_a_manifest_asks_for_its_blobs_without_sql(database: SwitchedDatabase) -> None:
+    links = Links(database)
+    await links.add(DEBIAN, MANIFEST, [CONFIG, LAYER])
+    before = database.uses
+    assert [await links.find(DEBIAN, blob.digest) for blob in (CONFIG, LAYER)] == [CONFIG, LAYER]
+    assert database.uses == before
+
+
 async def test_links_are_added_for_each_repository_even_if_manifest_and_link_are_known(database: Database) -> None:
     await Links(database).add(OTHER, MANIFEST, [LAYER])
     links = Links(database)
