@@ -6,22 +6,19 @@ in the order of the transactions that raise them, say what changed: one is left 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import structlog
 from cachetools import LRUCache
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.elements import ColumnElement
 
 from mirror.errors import Unavailable
+from mirror.jobs.following import Follower
 from mirror.oci.digest import Digest
 from mirror.state.engine import Database
 from mirror.state.schema import counters, packed_layers
-
-log = structlog.get_logger()
 
 _CAME, _WENT = "packed_layers", "packed_layers_gone"
 
@@ -81,17 +78,16 @@ class PackedLayers:
             await remove_packed_layers(connection, fqrn, packed_layers.c.revision > revision)
 
 
-class PackedIndex:
+class PackedIndex(Follower):
     """Bounded memory in front of `PackedLayers`: a warm answer takes no SQL."""
 
     def __init__(self, layers: PackedLayers, *, remembered: int, interval: float = 1.0) -> None:
         """remembered: layers of which it is known whether there are copies. interval: seconds between two looks for changes."""
+        super().__init__("packed_layers", interval)
         self._layers = layers
         self._memory: LRUCache[Digest, tuple[PackedCopy, ...]] = LRUCache(remembered)
-        self._interval = interval
         # Up to where changes were seen. Without it nothing may be remembered, for nobody would drop it.
         self._seen: PackedChanges | None = None
-        self._away = False
 
     async def find(self, digest: Digest) -> tuple[PackedCopy, ...]:
         """Copies of a layer's blob; never fails, but knows of none but those remembered while the database is away."""
@@ -107,23 +103,6 @@ class PackedIndex:
         if before is not None and before is self._seen:
             self._memory[digest] = copies
         return copies
-
-    async def watch(self) -> None:
-        """Follow the changes until cancelled."""
-        while True:
-            await self.refresh()
-            await asyncio.sleep(self._interval)
-
-    async def refresh(self) -> None:
-        """Drop what changed since the last time. A database that is away is logged once."""
-        try:
-            await self._follow()
-        except Unavailable as error:
-            if not self._away:
-                log.warning("packed_layers_stale", reason=str(error))
-            self._away = True
-            return
-        self._away = False
 
     async def _follow(self) -> None:
         seen = self._seen

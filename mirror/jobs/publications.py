@@ -6,31 +6,26 @@ known" included. While the database is away, what is remembered stays; changes o
 
 from __future__ import annotations
 
-import asyncio
-
-import structlog
 from cachetools import LRUCache
 
 from mirror.errors import Unavailable
+from mirror.jobs.following import Follower
 from mirror.jobs.model import ImageStatus
 from mirror.jobs.statuses import Statuses
 from mirror.oci.digest import Digest
 from mirror.oci.reference import ImageReference, Reference
 
-log = structlog.get_logger()
 
-
-class PublicationIndex:
+class PublicationIndex(Follower):
     """Bounded memory of image states in front of `Statuses`."""
 
     def __init__(self, statuses: Statuses, *, remembered: int = 20_000, interval: float = 1.0) -> None:
         """remembered: how many answers are kept. interval: seconds between two looks at what changed."""
+        super().__init__("publication_index", interval)
         self._statuses = statuses
         self._memory: LRUCache[ImageReference, ImageStatus | None] = LRUCache(remembered)
-        self._interval = interval
         # Up to where changes were seen. Without it nothing may be remembered, for nobody would drop it.
         self._serial: int | None = None
-        self._away = False
 
     async def lookup(self, image: ImageReference, served: Digest) -> ImageStatus | None:
         """The state of the image that is served for this name; never fails, but knows nothing while the database is away.
@@ -44,25 +39,6 @@ class PublicationIndex:
         if image.reference.digest == served:
             return None
         return await self._find(ImageReference(image.name, Reference(digest=served)))
-
-    async def watch(self) -> None:
-        """Follow the changes until cancelled."""
-        while True:
-            await self.refresh()
-            await asyncio.sleep(self._interval)
-
-    async def refresh(self) -> None:
-        """Drop what changed since the last time. A database that is away is logged once."""
-        try:
-            await self._follow()
-        except Unavailable as error:
-            if not self._away:
-                log.warning("publication_index_stale", reason=str(error))
-            self._away = True
-            return
-        if self._away:
-            log.info("publication_index_current")
-        self._away = False
 
     async def _find(self, image: ImageReference) -> ImageStatus | None:
         if image in self._memory:
