@@ -56,7 +56,10 @@ async def site(root: Path, url: str = "", **redirect: object) -> AsyncIterator[S
     """A mirror with one place; the image was pulled once."""
     async with place_server() as place:
         places = {"one": {"url": url or place.url}}
-        settings: Mapping[str, Any] = {"redirect": {"places": places, "fresh": 1, **redirect}}
+        settings: Mapping[str, Any] = {
+            "redirect": {"places": places, "fresh": 1, **redirect},
+            "tags": {"revalidate": 1},
+        }
         async with mirror_server(root, settings=settings) as mirror:
             database = Database(DatabaseSettings(sqlite_url(mirror.data / "state.sqlite")))
             try:
@@ -161,6 +164,21 @@ async def test_a_warm_redirect_asks_neither_database_nor_place(tmp_path: Path) -
         for _ in range(20):
             assert (await here.mirror.get(BLOB)).status == 307
         assert len(here.place.asked) == asked
+
+
+@pytest.mark.parametrize(("is_served_elsewhere", "status"), [(True, 200), (False, 503)])
+async def test_a_known_tag_outlives_its_hub_if_a_place_has_the_layers(
+    tmp_path: Path, is_served_elsewhere: bool, status: int
+) -> None:
+    async with site(tmp_path) as here:
+        assert (await here.mirror.get(f"/v2/team/app/blobs/{here.image.config}")).status == 200
+        if is_served_elsewhere:
+            await here.published(COPY)
+            await here.answered(307)
+        here.mirror.hub.faults.status = 500
+        await asyncio.sleep(1.1)
+        answer = await here.mirror.get("/v2/team/app/manifests/1", Cache_Control="no-cache")
+        assert (answer.status, answer.headers.get("X-Debark-Cache")) == (status, "stale" if is_served_elsewhere else None)
 
 
 async def test_without_places_nothing_changes(tmp_path: Path) -> None:
