@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -40,12 +40,12 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, RepositoryName, canonical_registry
 from mirror.private import open_logins, open_rights
 from mirror.proxy.access import Access
-from mirror.proxy.admission import bounded_requests
 from mirror.proxy.blob_response import SendLimits
 from mirror.proxy.client_address import AddressRanges
 from mirror.proxy.client_limits import ClientGate, ClientLimits
 from mirror.proxy.cvmfs_files import CvmfsFiles
-from mirror.proxy.errors import REQUEST_ID_HEADER, answer_errors
+from mirror.proxy.entrance import Entrance
+from mirror.proxy.errors import REQUEST_ID_HEADER
 from mirror.proxy.exchange import current_exchange, exchange_of
 from mirror.proxy.guard import Guard
 from mirror.proxy.listing import Discovery
@@ -98,9 +98,20 @@ class Mirror:
     """A wired mirror, ready to be served."""
 
     application: web.Application
-    probes: Mapping[str, HealthProbe]
+    guard: Guard
     warm: WarmAnswers
     """To be closed when the server begins to stop."""
+    max_requests: int
+    probes: Mapping[str, HealthProbe]
+
+    async def open_runner(self, **options: Any) -> web.AppRunner:
+        """What serves it, set up; to be cleaned up by the caller. options: of the runner."""
+        runner = web.AppRunner(self.application, handle_signals=False, **options)
+        await runner.setup()
+        server = runner.server
+        assert server is not None  # noqa: S101 - `setup` has made it
+        server.request_handler = Entrance(server.request_handler, self.guard, self.warm, self.max_requests)
+        return runner
 
     async def findings(self) -> dict[str, str]:
         """What is wrong, by part, as this process sees it."""
@@ -128,7 +139,6 @@ async def open_mirror(
         publications = PublicationIndex(statuses)
         await stack.enter_async_context(running("publications", publications.watch))
         conditions = Conditions(database)
-        pulls = PullQueue(pulls=config.memory.pulls, manifest_bytes=config.memory.pulls_size, on_drop=metrics.pull_event_dropped)
         upstreams = await open_upstreams(config, metrics, stack, user_agent=USER_AGENT)
         clients = upstreams.clients
         evictor = _evictor(config, store, database, metrics)
@@ -141,10 +151,11 @@ async def open_mirror(
         limits, at_hand = wiring.manifest_limits(config), _at_hand(blobs, redirects)
         manifests = ManifestFetcher(store, tags, links, limits, turns=turns, is_at_hand=at_hand)
         stack.push_async_callback(manifests.close)
+        pulls = None
         if config.publish.enabled:
             nested = NestedIndexes(_inner_indexes(clients, manifests))
             intake = Intake(statuses, tags, Indexes(database), nested, wiring.platforms(config))
-            await _open_recorder(stack, config, database, pulls=pulls, statuses=statuses, intake=intake)
+            pulls = await _open_recorder(stack, config, metrics, database, statuses=statuses, intake=intake)
         if has_chores:
             chores = {
                 "sweep": lambda: sweep_parts(store, config.store.keep_parts),
@@ -162,20 +173,20 @@ async def open_mirror(
         rights = await open_rights(config, upstreams.guards, stack, has_chores=has_chores)
         access = Access(links, ways, upstreams.guards, rights)
         logins = open_logins(config, names)
-        warm = WarmAnswers(min(1.0, config.tags.ttl), server=USER_AGENT)
+        warm = WarmAnswers(min(1.0, config.tags.ttl), server=USER_AGENT, pulls=pulls)
         registry = Registry(
             upstreams=names,
             access=access,
             discovery=Discovery(access),
             publications=publications,
-            pulls=pulls if config.publish.enabled else None,
+            pulls=pulls,
             limits=SendLimits(config.server.slow_bytes, config.server.slow_time),
             warm=warm,
             logins=logins,
             redirects=redirects,
         )
-        probes = {**_probes(store, blobs, statuses), "upstreams": upstreams.problem}
-        probes |= _publisher_probes(conditions) if config.publish.enabled else {}
+        publisher_probes = _publisher_probes(conditions) if config.publish.enabled else {}
+        probes = {**_probes(store, blobs, statuses), "upstreams": upstreams.problem, **publisher_probes}
         status = StatusApi(
             statuses,
             Repositories(database),
@@ -189,7 +200,13 @@ async def open_mirror(
         metrics.watch_disk(DataDirectory(config.data).free_bytes)
         metrics.watch_fills(lambda: blobs.active_fills)
         routes = [*registry.routes(), *status.routes(), *(logins.routes() if logins else [])]
-        yield Mirror(_application(config, routes, _metrics_handler(metrics, server)), probes, warm)
+        yield Mirror(
+            _application(config, routes, _metrics_handler(metrics, server)),
+            _guard(config),
+            warm,
+            config.server.max_requests,
+            probes,
+        )
 
 
 def _application(config: Config, routes: list[web.RouteDef], metrics_handler: Handler) -> web.Application:
@@ -197,8 +214,7 @@ def _application(config: Config, routes: list[web.RouteDef], metrics_handler: Ha
     routes.append(web.get("/cvmfs/{fqrn}/{path:.+}", files.get))
     if config.metrics.enabled:
         routes.append(web.get("/metrics", metrics_handler))
-    middlewares = [answer_errors, _guard(config).middleware(), bounded_requests(config.server.max_requests)]
-    application = web.Application(middlewares=middlewares, client_max_size=_LONGEST_FORM)
+    application = web.Application(client_max_size=_LONGEST_FORM)
     application.on_response_prepare.append(_sign)
     application.add_routes(complete(routes))
     return application
@@ -241,12 +257,15 @@ def _inner_indexes(clients: Mapping[str, UpstreamClient], manifests: ManifestFet
 
 
 async def _open_recorder(
-    stack: AsyncExitStack, config: Config, database: Database, *, pulls: PullQueue, statuses: Statuses, intake: Intake
-) -> None:
+    stack: AsyncExitStack, config: Config, metrics: Metrics, database: Database, *, statuses: Statuses, intake: Intake
+) -> PullQueue:
+    """Where pulls are put to be recorded."""
+    pulls = PullQueue(pulls=config.memory.pulls, manifest_bytes=config.memory.pulls_size, on_drop=metrics.pull_event_dropped)
     queue = Queue(database, policy=wiring.publish_retry(config))
     recorder = Recorder(pulls, queue=queue, statuses=statuses, intake=intake, usage=Usage(database))
     stack.push_async_callback(recorder.drain, _DRAIN_SECONDS)
     await stack.enter_async_context(running("recorder", recorder.run))
+    return pulls
 
 
 def _probes(store: BlobStore, blobs: BlobFetcher, statuses: Statuses) -> dict[str, HealthProbe]:

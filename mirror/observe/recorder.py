@@ -43,12 +43,15 @@ class Recorder:
         retry_seconds: float = 1.0,
         settled: int = 10_000,
         settled_seconds: float = 60.0,
+        rest_seconds: float = 0.2,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """intake: what follows from a pull.
 
         batch: pulls recorded together. retry_seconds: pause while the state database is away. settled, settled_seconds: how many
         pulled names are remembered, and for how long, so that a name that is pulled all the time is not judged all the time.
+        rest_seconds: pause after pulls that brought nothing new, so that a crowd's use of an image is written down a few times a
+        second, not all the time.
         """
         self._pulls = pulls
         self._queue = queue
@@ -57,6 +60,7 @@ class Recorder:
         self._usage = usage
         self._batch = batch
         self._retry_seconds = retry_seconds
+        self._rest_seconds = rest_seconds
         # One entry a name, not a digest: a tag that moves there and back is judged each time.
         self._settled: TTLCache[_Key, tuple[Digest, frozenset[Digest]]] = TTLCache(settled, settled_seconds, timer)
 
@@ -66,7 +70,7 @@ class Recorder:
         while True:
             pulls = await self._pulls.peek(self._batch)
             try:
-                await self._record(pulls)
+                is_news = await self._record(pulls)
             except Unavailable as error:
                 if not away:
                     log.warning("pulls_wait", waiting=len(self._pulls), dropped=self._pulls.dropped, reason=str(error))
@@ -77,6 +81,8 @@ class Recorder:
                 log.info("pulls_recorded_again", waiting=len(self._pulls), dropped=self._pulls.dropped)
             away = False
             self._pulls.discard(len(pulls))
+            if not is_news:
+                await asyncio.sleep(self._rest_seconds)
 
     async def drain(self, seconds: float) -> int:
         """Record what is left in the queue, for so long at the most; returns how many pulls are lost with the process."""
@@ -90,11 +96,16 @@ class Recorder:
             log.error("pulls_lost", lost=len(self._pulls), reason=str(error) or "no time left")  # noqa: TRY400 - no bug
         return len(self._pulls)
 
-    async def _record(self, pulls: Iterable[Pull]) -> None:
+    async def _record(self, pulls: Iterable[Pull]) -> bool:
+        """Returns whether there was one among them that had to be judged."""
         uses: dict[Digest, Use] = {}
+        is_news = False
         for pull in pulls:
             try:
-                images = await self._images_of(pull)
+                images = self._settled_images(pull)
+                if images is None:
+                    is_news = True
+                    images = await self._judged_images(pull)
             except Unavailable:
                 raise
             except Exception:
@@ -107,13 +118,15 @@ class Recorder:
                 counts = pull.raw is not None and pull.digest == manifest
                 uses[manifest] = Use(max(before.last_used, pull.at), before.pulls + counts * pull.times)
         await self._usage.add(uses)
+        return is_news
 
-    async def _images_of(self, pull: Pull) -> frozenset[Digest]:
-        """Manifests of the images that the pull is a use of, after asking for what is to be published because of it."""
-        key = (pull.image, pull.raw is not None)
-        settled = self._settled.get(key)
-        if settled is not None and settled[0] == pull.digest:
-            return settled[1]
+    def _settled_images(self, pull: Pull) -> frozenset[Digest] | None:
+        """Manifests of the images that the pull is a use of; None if that has to be found out."""
+        settled = self._settled.get(_key(pull))
+        return settled[1] if settled is not None and settled[0] == pull.digest else None
+
+    async def _judged_images(self, pull: Pull) -> frozenset[Digest]:
+        """The same, after asking for what is to be published because of the pull."""
         if pull.image.reference.tag is not None:
             # docker and containerd ask for the tag by HEAD and then for its digest, which may now have one more name.
             self._settled.pop((ImageReference(pull.image.name, Reference(digest=pull.digest)), True), None)
@@ -131,7 +144,7 @@ class Recorder:
                 found |= {request.manifest for request in wish.requests if pull.digest in (request.target, request.manifest)}
                 is_settled = wish.is_complete
         if is_settled:
-            self._settled[key] = (pull.digest, found)
+            self._settled[_key(pull)] = (pull.digest, found)
         return found
 
     async def _submit(self, pull: Pull, wish: Wish) -> None:
@@ -140,3 +153,7 @@ class Recorder:
             log.info("publish_queued", image=str(request.image), platform=platform, manifest=str(request.manifest))
         if wish.artifacts and await self._queue.note_artifact(wish.artifacts, pull.digest, wish.reason):
             log.info("not_an_image", image=str(pull.image), manifest=str(pull.digest), reason=wish.reason)
+
+
+def _key(pull: Pull) -> _Key:
+    return pull.image, pull.raw is not None

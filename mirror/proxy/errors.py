@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Awaitable, Callable
 from itertools import count
 from math import ceil
+from typing import TypeVar
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from mirror.errors import Denied, MirrorError, NotFound, TooManyRequests, Unauthenticated, Unavailable
 from mirror.logs import REQUEST_ID
@@ -22,6 +23,8 @@ from mirror.proxy.exchange import Exchange, begin_exchange
 from mirror.proxy.routes import BadDigest, BadReference, UnknownUpstream
 
 log = structlog.get_logger()
+
+R = TypeVar("R", bound=web.BaseRequest)
 
 REQUEST_ID_HEADER = "X-Request-Id"
 
@@ -47,7 +50,7 @@ _HTTP_CODES = {404: ErrorCode.NAME_UNKNOWN, 405: ErrorCode.UNSUPPORTED}
 
 
 @web.middleware
-async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def answer_errors(request: R, handler: Callable[[R], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
     """Begin an exchange, and turn what the handler raises into a response; an unexpected exception is logged and a 500."""
     exchange = begin_exchange(request, f"{_PROCESS[0]}{next(_NUMBERS):08x}")
     outside = REQUEST_ID.set(exchange.request_id)

@@ -47,7 +47,7 @@ class Exchange:
 _KEY: Final = web.RequestKey("debark.exchange", Exchange)
 
 
-def begin_exchange(request: web.Request, request_id: str) -> Exchange:
+def begin_exchange(request: web.BaseRequest, request_id: str) -> Exchange:
     """Attach a new exchange to the request."""
     exchange = Exchange(request_id)
     request[_KEY] = exchange
@@ -59,6 +59,6 @@ def exchange_of(request: web.BaseRequest) -> Exchange | None:
     return request.get(_KEY)
 
 
-def current_exchange(request: web.Request) -> Exchange:
+def current_exchange(request: web.BaseRequest) -> Exchange:
     """The exchange of a request that is being handled."""
     return request[_KEY]

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 from mirror.errors import Denied, Unauthenticated
 from mirror.proxy.basic import read_basic
 from mirror.proxy.client_address import AddressRanges, client_address
 from mirror.proxy.client_limits import ClientGate
-from mirror.proxy.exchange import current_exchange
+from mirror.proxy.exchange import Exchange
 from mirror.proxy.passwords import PasswordFile
 from mirror.proxy.tokens import TokenVerifier
 
@@ -28,7 +27,6 @@ log = structlog.get_logger()
 
 EVERYBODY = NOBODY = AddressRanges()
 """What a set without addresses means: no bound where clients are allowed, nobody where proxies are trusted."""
-_OPEN = frozenset({"/healthz", "/readyz"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +41,25 @@ class Guard:
     passwords: PasswordFile | None = None
     tokens: TokenVerifier | None = None
 
-    def middleware(self) -> Middleware:
-        """For the application, behind the one that answers errors."""
+    async def identify(self, request: web.BaseRequest, exchange: Exchange) -> str:
+        """Note who asks, by address and, where users are known, by name; what of both its requests are counted by."""
+        exchange.client = address = self._address(request)
+        if self.allowed and address not in self.allowed:
+            raise Denied(f"this mirror does not serve {address}; its operator can allow the address (access.allow)")
+        if self._knows_users and request.path.startswith("/v2"):
+            exchange.user = await self._user(request.headers.get("Authorization", ""))
+        return exchange.user or address
 
-        @web.middleware
-        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if request.path in _OPEN:
-                return await handler(request)
-            exchange = current_exchange(request)
-            exchange.client = client_address(request.remote or "", request.headers.getall("X-Forwarded-For", []), self.proxies)
-            if self.allowed and exchange.client not in self.allowed:
-                raise Denied(f"this mirror does not serve {exchange.client}; its operator can allow the address (access.allow)")
-            if request.path.startswith("/v2"):
-                exchange.user = await self._user(request.headers.get("Authorization", ""))
-            client = exchange.user or exchange.client
-            self.gate.enter(client)
-            try:
-                return await handler(request)
-            finally:
-                self.gate.leave(client)
+    def _address(self, request: web.BaseRequest) -> str:
+        peer = request.remote or ""
+        return client_address(peer, request.headers.getall("X-Forwarded-For", ()), self.proxies) if self.proxies else peer
 
-        return guard
+    @property
+    def _knows_users(self) -> bool:
+        return self.passwords is not None or self.tokens is not None
 
     async def _user(self, authorization: str) -> str:
-        """The name of who asks; empty where this mirror knows no users. Raises Unauthenticated."""
-        if self.passwords is None and self.tokens is None:
-            return ""
+        """The name of who asks."""
         scheme, _, value = authorization.partition(" ")
         if not scheme:
             raise Unauthenticated("this mirror wants a user name and a password or token")

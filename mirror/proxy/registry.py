@@ -82,11 +82,6 @@ class Registry:
     async def pull(self, request: web.Request) -> web.StreamResponse:
         """A manifest, a blob, or a list of tags or referrers."""
         exchange = current_exchange(request)
-        warm = self.warm.find(request)
-        if warm is not None:
-            exchange.kind = RequestKind.MANIFEST
-            self._observe(warm.pull)
-            return warm.respond(exchange)
         path = request.match_info["path"]
         exchange.kind = _KINDS[endpoint_of(path)]
         namespace = request.query.get("ns")
@@ -126,7 +121,8 @@ class Registry:
         exchange.digest, exchange.media_type = str(answer.digest), answer.media_type
         exchange.cache, exchange.state = answer.result, hints.get(STATE_HEADER, "")
         pull = Pull(self.clock(), image, answer.digest, answer.media_type, answer.raw if request.method == "GET" else None)
-        self._observe(pull)
+        if self.pulls is not None:
+            self.pulls.put(pull)
         headers |= hints
         headers |= {"Docker-Content-Digest": str(answer.digest), "ETag": entity_tag(answer.digest)}
         headers[CACHE_HEADER] = answer.result.value
@@ -174,7 +170,3 @@ class Registry:
             sent = await send_blob(request, reader, digest, headers, self.limits)
         exchange.sent = sent.sent
         return sent.response
-
-    def _observe(self, pull: Pull | None) -> None:
-        if self.pulls is not None and pull is not None:
-            self.pulls.put(pull)

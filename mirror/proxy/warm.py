@@ -19,11 +19,12 @@ from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
 from mirror.fetch.result import CacheResult
-from mirror.observe.events import Pull
+from mirror.observe.events import Pull, PullQueue
 from mirror.proxy.errors import REQUEST_ID_HEADER
 from mirror.proxy.exchange import Exchange, exchange_of
 from mirror.proxy.logins import ANONYMOUS
 from mirror.proxy.routes import Route
+from mirror.report.accesslog import RequestKind
 
 _PERSONAL = ("Cache-Control", "If-None-Match")
 _METHODS = frozenset({"GET", "HEAD"})
@@ -69,12 +70,6 @@ class WarmAnswer:
     state: str
     pull: Pull | None
 
-    def respond(self, exchange: Exchange) -> web.StreamResponse:
-        """Once more."""
-        exchange.route, exchange.digest, exchange.media_type = self.route, self.digest, self.media_type
-        exchange.cache, exchange.state, exchange.sent = CacheResult.HIT, self.state, self.sent
-        return self.response
-
 
 class WarmAnswers:
     """A memory of answers."""
@@ -84,16 +79,18 @@ class WarmAnswers:
         seconds: float = 1.0,
         *,
         server: str = "debark",
+        pulls: PullQueue | None = None,
         answers: int = 2000,
         largest: int = 32 << 10,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """seconds: what a moment is, 0 for none. answers: how many are kept; largest: bytes of the largest one.
 
-        server: as what the server names itself.
+        server: as what the server names itself. pulls: where what was given again is noted; None if nothing is to be published.
         """
         self._seconds = seconds
         self._server = server
+        self._pulls = pulls
         self._limit = answers
         self._largest = largest
         self._timer = timer
@@ -104,12 +101,17 @@ class WarmAnswers:
         self._seconds = 0.0
         self._answers.clear()
 
-    def find(self, request: web.Request) -> WarmAnswer | None:
+    def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse | None:
         """What this request can be answered with, if it is known."""
         found = self._answers.get(_key(request))
         if found is None or found.until < self._timer() or not _is_plain(request):
             return None
-        return found
+        if self._pulls is not None and found.pull is not None:
+            self._pulls.put(found.pull)
+        exchange.kind, exchange.cache = RequestKind.MANIFEST, CacheResult.HIT
+        exchange.route, exchange.digest, exchange.media_type = found.route, found.digest, found.media_type
+        exchange.state, exchange.sent = found.state, found.sent
+        return found.response
 
     def keep(self, request: web.Request, exchange: Exchange, response: web.Response, pull: Pull | None) -> None:
         """Remember how a request was answered, if another one may be answered alike."""
@@ -141,11 +143,11 @@ class WarmAnswers:
         )
 
 
-def _key(request: web.Request) -> _Key:
+def _key(request: web.BaseRequest) -> _Key:
     return request.method, request.headers.get("Host", ""), request.raw_path
 
 
-def _is_plain(request: web.Request) -> bool:
+def _is_plain(request: web.BaseRequest) -> bool:
     """Whether nothing about the request asks for more than its address says."""
     headers = request.headers
     return (

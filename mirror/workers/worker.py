@@ -186,7 +186,7 @@ class Worker:
             stack.enter_context(_logging(config, self._metrics, told.number))
             self._mirror = await stack.enter_async_context(open_mirror(config, self._metrics, self, has_chores=told.number == 0))
             self._mirror.application.on_response_prepare.append(self._say_last_word)
-            runner = await self._open_runner(config, self._mirror.application, stack)
+            runner = await self._open_runner(config, self._mirror, stack)
             certificate = _certificate(config)
             if certificate is not None:
                 await stack.enter_async_context(running("certificate", certificate.watch))
@@ -210,22 +210,19 @@ class Worker:
                 acceptor.stop()
                 await self._drain(server, config.server.grace)
 
-    async def _open_runner(self, config: Config, application: web.Application, stack: AsyncExitStack) -> web.AppRunner:
+    async def _open_runner(self, config: Config, mirror: Mirror, stack: AsyncExitStack) -> web.AppRunner:
         access_log = None
         if config.access_log is not None:
             access_log = AccessLog(config.access_log, on_drop=lambda: self._metrics.log_line_dropped("access"))
             stack.callback(access_log.close)
         stack.push_async_callback(self._send_last_figures)
-        runner = web.AppRunner(
-            application,
+        runner = await mirror.open_runner(
             access_log_class=access_logger(access_log, self._metrics),
-            handle_signals=False,
             shutdown_timeout=_CUT_SECONDS,
             keepalive_timeout=config.server.keepalive,
             max_line_size=config.server.max_header,
             max_field_size=config.server.max_header,
         )
-        await runner.setup()
         stack.push_async_callback(runner.cleanup)
         return runner
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -389,6 +389,28 @@ async def test_a_name_that_is_pulled_all_the_time_is_not_judged_all_the_time(mir
         mirror._serve(f"{TINY}:1", AMD64, AMD64.raw)
     await mirror.recorder.drain(20)
     assert database.uses == uses + 1, "one record of use for all"
+
+
+async def test_a_crowd_is_written_down_now_and_then_and_to_the_last_one(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = 0
+    add = mirror.usage.add
+
+    async def counted(uses: Mapping[Digest, Use]) -> None:
+        nonlocal writes
+        writes += 1
+        await add(uses)
+
+    monkeypatch.setattr(mirror.usage, "add", counted)
+    async with _running(mirror.recorder):
+        for _ in range(2):  # The first pull is news; the second one is not, and the recorder rests from then on.
+            await mirror.get("1", AMD64)
+            await _until_empty(mirror.pulls)
+        for _ in range(50):
+            await mirror.get("1", AMD64)
+            await asyncio.sleep(0)
+        assert (writes, len(mirror.pulls)) == (2, 50)
+    await mirror.recorder.drain(20)
+    assert await mirror.usage.of(AMD64.digest) == Use(mirror.clock() - 1, 52)
 
 
 async def test_a_refused_image_is_judged_again_when_it_is_pulled_much_later(mirror: Mirror) -> None:

@@ -114,10 +114,7 @@ async def mirror_server(
         access_log = AccessLog(access_file)
         stack.callback(access_log.close)
         mirror = await stack.enter_async_context(open_mirror(config, counted))
-        runner = web.AppRunner(
-            mirror.application, access_log_class=access_logger(access_log, counted), handle_signals=False, shutdown_timeout=0.2
-        )
-        await runner.setup()
+        runner = await mirror.open_runner(access_log_class=access_logger(access_log, counted), shutdown_timeout=0.2)
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
