@@ -173,7 +173,9 @@ async def open_mirror(
         rights = await open_rights(config, upstreams.guards, stack, has_chores=has_chores)
         access = Access(links, ways, upstreams.guards, rights)
         logins = open_logins(config, names)
-        warm = WarmAnswers(min(1.0, config.tags.ttl), server=USER_AGENT, pulls=pulls)
+        warm = WarmAnswers(
+            min(1.0, config.tags.ttl), server=USER_AGENT, pulls=pulls, passes_credentials=config.passes_credentials
+        )
         registry = Registry(
             upstreams=names,
             access=access,

@@ -1,8 +1,8 @@
 """Complete answers to requests for manifests, kept for a moment: many nodes that start one job ask for one tag at the same time.
 
 An answer is given again only to requests that cannot get another one: the same path and query under the same name of the server,
-without credentials, conditions or wishes for freshness. A moment is short enough for whatever an answer is made of (how fresh a
-tag is, where an image stands, what is public) to be looked at again in time.
+without credentials for an upstream, conditions or wishes for freshness. A moment is short enough for whatever an answer is made
+of (how fresh a tag is, where an image stands, what is public) to be looked at again in time.
 
 What is kept is what goes over the wire, but for the request's id: to make headers of it each time would cost as much CPU as all
 that is done to decide whether the client may have it.
@@ -26,7 +26,7 @@ from mirror.proxy.logins import ANONYMOUS
 from mirror.proxy.routes import Route
 from mirror.report.accesslog import RequestKind
 
-_PERSONAL = ("Cache-Control", "If-None-Match")
+_WISHES = ("Cache-Control", "If-None-Match")
 _METHODS = frozenset({"GET", "HEAD"})
 _Key = tuple[str, str, str]
 
@@ -80,6 +80,7 @@ class WarmAnswers:
         *,
         server: str = "debark",
         pulls: PullQueue | None = None,
+        passes_credentials: bool = True,
         answers: int = 2000,
         largest: int = 32 << 10,
         timer: Callable[[], float] = time.monotonic,
@@ -87,10 +88,12 @@ class WarmAnswers:
         """seconds: what a moment is, 0 for none. answers: how many are kept; largest: bytes of the largest one.
 
         server: as what the server names itself. pulls: where what was given again is noted; None if nothing is to be published.
+        passes_credentials: whether what a client may read depends on who it is; an account of the mirror itself opens all of it.
         """
         self._seconds = seconds
         self._server = server
         self._pulls = pulls
+        self._passes_credentials = passes_credentials
         self._limit = answers
         self._largest = largest
         self._timer = timer
@@ -104,7 +107,7 @@ class WarmAnswers:
     def answer(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse | None:
         """What this request can be answered with, if it is known."""
         found = self._answers.get(_key(request))
-        if found is None or found.until < self._timer() or not _is_plain(request):
+        if found is None or found.until < self._timer() or not self._is_plain(request):
             return None
         if self._pulls is not None and found.pull is not None:
             self._pulls.put(found.pull)
@@ -122,7 +125,7 @@ class WarmAnswers:
             or response.status != 200
             or not isinstance(body, bytes)
             or len(body) > self._largest
-            or not _is_plain(request)
+            or not self._is_plain(request)
         ):
             return
         headers = {**response.headers, "Content-Length": str(len(body)), "Date": formatdate(usegmt=True), "Server": self._server}
@@ -142,18 +145,17 @@ class WarmAnswers:
             pull,
         )
 
+    def _is_plain(self, request: web.BaseRequest) -> bool:
+        """Whether nothing about the request asks for more than its address says."""
+        headers = request.headers
+        return (
+            request.method in _METHODS
+            and request.keep_alive
+            and request.version == HttpVersion11
+            and not any(name in headers for name in _WISHES)
+            and not (self._passes_credentials and headers.get("Authorization", ANONYMOUS) != ANONYMOUS)
+        )
+
 
 def _key(request: web.BaseRequest) -> _Key:
     return request.method, request.headers.get("Host", ""), request.raw_path
-
-
-def _is_plain(request: web.BaseRequest) -> bool:
-    """Whether nothing about the request asks for more than its address says."""
-    headers = request.headers
-    return (
-        request.method in _METHODS
-        and request.keep_alive
-        and request.version == HttpVersion11
-        and headers.get("Authorization", ANONYMOUS) == ANONYMOUS
-        and not any(name in headers for name in _PERSONAL)
-    )

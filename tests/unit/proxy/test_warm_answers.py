@@ -4,13 +4,77 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
+import bcrypt
 import pytest
 
+from mirror.fetch.manifests import ManifestAnswer, ManifestFetcher
 from tests.support.faulty_registry import until
-from tests.support.mirror_server import MirrorServer, add_image
+from tests.support.mirror_server import MirrorServer, add_image, mirror_server
 
 PATH = "/v2/team/app/manifests/1"
+LASTING = {"tags": {"ttl": 3600}}
+"""Nothing is kept that is not fresh for a moment."""
+
+
+@pytest.fixture
+async def mirror(tmp_path: Path) -> AsyncIterator[MirrorServer]:
+    async with mirror_server(tmp_path, settings=LASTING) as started:
+        yield started
+
+
+@pytest.fixture
+def composed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows by each answer that is put together, and not given again."""
+    get, found = ManifestFetcher.get, []
+
+    async def noted(*given: Any, **options: Any) -> ManifestAnswer:
+        found.append("answer")
+        return await get(*given, **options)
+
+    monkeypatch.setattr(ManifestFetcher, "get", noted)
+    return found
+
+
+def basic(user: str, password: str) -> str:
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+async def test_a_crowd_costs_little_more_than_one(mirror: MirrorServer, composed: list[str]) -> None:
+    add_image(mirror.hub, "team/app", "1", b"layer")
+    for _ in range(100):
+        assert (await mirror.get(PATH)).status == 200
+    assert len(composed) < 20  # One to fetch, one to keep, and one for each moment that has passed.
+
+
+async def test_users_of_the_mirror_get_it_again_and_nobody_else_does(tmp_path: Path, composed: list[str]) -> None:
+    users = tmp_path / "users"
+    users.write_text(f"ada:{bcrypt.hashpw(b'sesame', bcrypt.gensalt(4)).decode()}\n")
+    async with mirror_server(tmp_path, settings={**LASTING, "access": {"users_file": str(users)}}) as mirror:
+        add_image(mirror.hub, "team/app", "1", b"layer")
+        for _ in range(50):
+            assert (await mirror.get(PATH, Authorization=basic("ada", "sesame"))).status == 200
+            assert (await mirror.get(PATH, Authorization=basic("ada", "open"))).status == 401
+            assert (await mirror.get(PATH)).status == 401
+    assert len(composed) < 20
+    assert {(line["user"], line["status"]) for line in mirror.access_lines()} == {("ada", 200), ("", 401)}
+
+
+async def test_what_is_for_one_client_is_not_kept_for_the_next(tmp_path: Path, composed: list[str]) -> None:
+    async with mirror_server(tmp_path, upstream={"private": "client"}, settings=LASTING) as mirror:
+        mirror.hub.faults.auth = "bearer"
+        mirror.hub.faults.readers = {"team/app": {"ada": "word"}}
+        image = add_image(mirror.hub, "team/app", "1", b"layer")
+        for _ in range(3):
+            answer = await mirror.get(PATH, Authorization=basic("ada", "word"))
+            assert (answer.status, answer.body) == (200, image.raw)
+            assert (await mirror.get(PATH)).status == 401
+            assert (await mirror.get(PATH, Authorization=basic("eve", "word"))).status == 403
+    assert len(composed) == 3
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
