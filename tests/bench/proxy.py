@@ -9,8 +9,9 @@ aiohttp handler that answers with as many bytes as a manifest has. Each round me
     fill      CPU seconds a GB of a blob that nobody waits for, against the limit: receive, SHA-256, write, fsync in a plain loop
     cold      16 and 64 clients that ask for one blob at once, against one client of the upstream itself, which gives so many
               bytes a second: first and last byte
-    manifest  a warm tag on 64 connections: CPU microseconds a request, 99th percentile
-    blob      a warm blob, 64 clients: CPU seconds a GB, bytes a second
+    manifest  a warm tag on 64 connections: CPU microseconds a request, 99th percentile; with two workers as well: where load and
+              server share two cores, it is the CPU a request that shows whether a second worker costs anything
+    blob      a warm blob, 64 clients, three times: CPU seconds a GB, bytes a second
     slow      500 clients that stop reading: memory of each, manifests meanwhile
     idle      2000 connections that wait for their next request: memory of each
 
@@ -150,19 +151,20 @@ def _wait_for(port: int, path: str) -> None:
     raise RuntimeError(f"nothing answers on port {port}")
 
 
-def _debark(stack: ExitStack, directory: Path, upstream: int, *, publish: bool) -> Target:
-    port, data = _free_port(), _data(directory, publish=publish)
+def _debark(stack: ExitStack, directory: Path, upstream: int, *, publish: bool, workers: int = 1) -> Target:
+    port, data = _free_port(), _data(directory, publish=publish, workers=workers)
     settings = data.with_suffix(".toml")
     settings.write_text(f"[publish]\nenabled = {str(publish).lower()}\n")
     command = [str(Path(sys.executable).parent / "debark"), "serve", "--config", str(settings), "--data", str(data)]
-    command += ["--listen", f"127.0.0.1:{port}", f"--upstream=hub.test=http://127.0.0.1:{upstream}"]
+    command += ["--listen", f"127.0.0.1:{port}", f"--upstream=hub.test=http://127.0.0.1:{upstream}", f"--workers={workers}"]
     process = stack.enter_context(_process(command, data.with_suffix(".err")))
     _wait_for(port, "/healthz")
-    return Target("debark", process.pid, port, f"hub.test/{REPOSITORY}")
+    name = "debark" if workers == 1 else f"debark, {workers} workers"
+    return Target(name, process.pid, port, f"hub.test/{REPOSITORY}")
 
 
-def _data(directory: Path, *, publish: bool) -> Path:
-    return directory / ("publishing" if publish else "caching")
+def _data(directory: Path, *, publish: bool, workers: int = 1) -> Path:
+    return directory / f"{'publishing' if publish else 'caching'}-{workers}"
 
 
 def _peers(stack: ExitStack, directory: Path, upstream: int) -> Iterator[Target]:
@@ -281,25 +283,27 @@ def _measure(directory: Path, rounds: int, options: argparse.Namespace) -> Figur
         made: dict[str, Any] = json.loads(process.stdout.readline())
         upstream = Target("upstream", process.pid, made["port"], REPOSITORY)
         mirror = _debark(stack, directory, upstream.port, publish=True)
+        pair = _debark(stack, directory, upstream.port, publish=True, workers=2)
         quiet = _debark(stack, directory, upstream.port, publish=False)
         peers = list(_peers(stack, directory, upstream.port))
         warm, *cold = made["images"]
         caches = [mirror, *(peer for peer in peers if peer.name == "nginx")]
-        for cache in caches:
+        for cache in [*caches, pair]:
             for path in (cache.manifest(warm["tag"]), cache.layer(warm["layer"])):
                 RegistryClient(f"127.0.0.1:{cache.port}").get(path)
         for number in range(rounds):
-            busy, own, began = _machine_cpu(), _own_cpu([upstream, mirror, quiet, *peers]), time.monotonic()
+            busy, own, began = _machine_cpu(), _own_cpu([upstream, mirror, pair, quiet, *peers]), time.monotonic()
             filled, few, many = cold[3 * number : 3 * number + 3]
             figures["fill, limit: CPU s a GB"].append(_limit(upstream.port, filled["layer"], directory))
             figures["fill, debark: CPU s a GB"].append(_fill(quiet, _data(directory, publish=False), filled))
             _cold(figures, quiet, upstream, few, 16, options.rate_mb)
             _cold(figures, quiet, upstream, many, 64, options.rate_mb)
             order: Callable[[list[Target]], list[Target]] = list if number % 2 == 0 else lambda targets: targets[::-1]
-            _manifests(figures, order([mirror, *peers]), options.seconds)
-            _warm_blobs(figures, order(caches), warm["layer"])
+            _manifests(figures, order([mirror, pair, *peers]), options.seconds)
+            for _ in range(3):
+                _warm_blobs(figures, order(caches), warm["layer"])
             _crowds(figures, mirror, warm["layer"])
-            spent = _machine_cpu() - busy - (_own_cpu([upstream, mirror, quiet, *peers]) - own)
+            spent = _machine_cpu() - busy - (_own_cpu([upstream, mirror, pair, quiet, *peers]) - own)
             figures["cores that others kept busy"].append(spent / (time.monotonic() - began))
     return figures
 
@@ -312,6 +316,7 @@ def _ratios(figures: Figures) -> Iterator[tuple[str, float]]:
     for name, other in (
         ("fill, debark: CPU s a GB", "fill, limit: CPU s a GB"),
         ("manifest, debark: CPU us a request", "manifest, bare aiohttp: CPU us a request"),
+        ("manifest, debark, 2 workers: CPU us a request", "manifest, debark: CPU us a request"),
         ("blob, debark: CPU s a GB", "blob, nginx: CPU s a GB"),
         ("blob, debark: MB/s", "blob, nginx: MB/s"),
     ):
