@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from asyncio import sslproto
 from pathlib import Path
 
 from mirror.errors import InvalidInput
 from mirror.watched_file import WatchedFile
 
 _LOOK_SECONDS = 5.0
+_READ_BUFFER = 64 << 10
+"""Bytes; a record of TLS has 16 KiB. Transfers from upstreams get no slower by it."""
 
 
 class ServerCertificate:
@@ -44,3 +47,8 @@ def _context() -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def bound_read_buffers() -> None:
+    """Have TLS connections of this process read into 64 KiB each: the event loop would take 256 KiB for one that only waits."""
+    sslproto.SSLProtocol.max_size = _READ_BUFFER

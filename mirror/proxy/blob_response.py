@@ -25,7 +25,7 @@ from mirror.proxy.conditions import client_has, entity_tag
 
 log = structlog.get_logger()
 
-_COPY_BYTES = 256 * 1024
+_COPY_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,13 @@ class _Sender:
         self._response = response
         self._limits = limits
         self._sent = 0
+        transport = request.transport
+        is_encrypted = transport is not None and transport.get_extra_info("sslcontext") is not None
+        # Whether this process has to see the bytes. The event loop's sendfile would read 16 KiB at a time for TLS, in a thread.
+        self._is_copied = response.chunked or is_encrypted
+        if transport is not None and is_encrypted:
+            # The event loop would let half a megabyte wait for a slow client.
+            transport.set_write_buffer_limits(_COPY_BYTES)
 
     async def send(self, reader: BlobReader, digest: Digest, wanted: ByteRange | None) -> SentBlob:
         start, end = (0, None) if wanted is None else (wanted.start, wanted.end)
@@ -133,11 +140,11 @@ class _Sender:
                 await self._response.write(span)
             self._sent += len(span)
             return
-        step = _COPY_BYTES if self._response.chunked else self._limits.slice_bytes
+        step = _COPY_BYTES if self._is_copied else self._limits.slice_bytes
         for offset in range(span.offset, span.offset + span.length, step):
             piece = FileSpan(span.file, offset, min(step, span.offset + span.length - offset))
             async with asyncio.timeout(self._limits.slice_seconds):
-                await (self._copy(piece) if self._response.chunked else self._sendfile(piece))
+                await (self._copy(piece) if self._is_copied else self._sendfile(piece))
 
     async def _copy(self, span: FileSpan) -> None:
         data = span.read()

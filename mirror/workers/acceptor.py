@@ -40,8 +40,9 @@ class Acceptor:
         seats: Seats,
         seat: int,
         tls: ssl.SSLContext | None = None,
+        handshake_seconds: float = 60.0,
     ) -> None:
-        """connections: how many are open. seat: of this process."""
+        """connections: how many are open. seat: of this process. handshake_seconds: how long a client of TLS may take for it."""
         self._loop = asyncio.get_running_loop()
         self._listeners = list(listeners)
         self._make_protocol = make_protocol
@@ -49,6 +50,7 @@ class Acceptor:
         self._seats = seats
         self._seat = seat
         self._tls = tls
+        self._handshake_seconds = handshake_seconds if tls is not None else None
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
         self._opening: set[asyncio.Task[None]] = set()
         seats.take(seat, connections())
@@ -116,7 +118,9 @@ class Acceptor:
 
     async def _open(self, connection: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._make_protocol, connection, ssl=self._tls)
+            await self._loop.connect_accepted_socket(
+                self._make_protocol, connection, ssl=self._tls, ssl_handshake_timeout=self._handshake_seconds
+            )
         except OSError as error:  # ssl.SSLError is one: the client broke off, or speaks something else.
             log.debug("connection_not_opened", reason=str(error))
             connection.close()

@@ -32,7 +32,7 @@ from mirror.metrics import Metrics
 from mirror.proxy.access_log import access_logger
 from mirror.report.writer import AccessLog
 from mirror.snapshot import Snapshot, of_worker
-from mirror.tls import ServerCertificate
+from mirror.tls import ServerCertificate, bound_read_buffers
 from mirror.workers.acceptor import Acceptor
 from mirror.workers.channel import Answer, Channel
 from mirror.workers.seats import Seats
@@ -189,6 +189,7 @@ class Worker:
             runner = await self._open_runner(config, self._mirror, stack)
             certificate = _certificate(config)
             if certificate is not None:
+                bound_read_buffers()
                 await stack.enter_async_context(running("certificate", certificate.watch))
             server = runner.server
             assert server is not None  # noqa: S101 - `setup` has made it
@@ -200,6 +201,7 @@ class Worker:
                 seats=self._seats,
                 seat=told.seat,
                 tls=certificate.context if certificate else None,
+                handshake_seconds=config.server.keepalive,
             )
             log.info("worker_started", pid=os.getpid())
             try:

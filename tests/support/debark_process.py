@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -37,6 +38,7 @@ class DebarkProcess:
     """Started by `with`, or by start and stop; its data, and where it listens, outlive a stop.
 
     upstreams: URL by name. settings: the configuration file's text. environment: variables that it gets beside those that are.
+    tls: how to speak to it, if it has a certificate.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class DebarkProcess:
         upstreams: Mapping[str, str],
         settings: str = IMPATIENT,
         environment: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self.data = directory / "data"
         self._output = directory / "output"
         self._configuration = directory / "debark.toml"
@@ -128,7 +132,7 @@ class DebarkProcess:
         return self._process.pid
 
     def client(self) -> RegistryClient:
-        return RegistryClient(self.address)
+        return RegistryClient(self.address, tls=self._tls)
 
     def output(self) -> str:
         """What it printed so far, the start screen included."""

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import http.client
 import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,14 +48,19 @@ class Answer:
 class RegistryClient:
     """One connection per question; redirects are not followed, nothing is tried again."""
 
-    def __init__(self, address: str, credentials: Credentials | None = None, seconds: float = 60) -> None:
+    def __init__(
+        self, address: str, credentials: Credentials | None = None, seconds: float = 60, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._address = address
         self._headers = {"Authorization": f"Basic {credentials.basic}"} if credentials else {}
         self._seconds = seconds
+        self._tls = tls
 
     def ask(self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> Answer:
         """Raises OSError or http.client.HTTPException where there is no complete answer."""
         connection = http.client.HTTPConnection(self._address, timeout=self._seconds)
+        if self._tls is not None:
+            connection = http.client.HTTPSConnection(self._address, timeout=self._seconds, context=self._tls)
         try:
             connection.request(method, path, body=body, headers={**self._headers, **(headers or {})})
             response = connection.getresponse()

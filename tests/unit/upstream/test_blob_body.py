@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 
 from mirror.upstream.blob_body import BUFFER_BYTES, LARGE_BYTES, body_pieces
+from tests.support.certificates import issue
 from tests.support.faulty_registry import until
-from tests.unit.test_server_certificate import issue
 
 BODY = random.Random(5).randbytes(LARGE_BYTES + 3 * BUFFER_BYTES + 1)
 

@@ -1,0 +1,67 @@
+"""Clients that send nothing, or a request by drops, hold no connection for long; whoever goes on asking keeps it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.support.debark_process import DebarkProcess
+from tests.support.hub import Hub
+from tests.support.raw_http import RawConnection
+
+REQUEST = b"GET /v2/ HTTP/1.1\r\nHost: mirror\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def address(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a mirror that is patient for a second."""
+    directory: Path = tmp_path_factory.mktemp("impatient")
+    with DebarkProcess(directory, {"hub.test": hub.url}, "[server]\nkeepalive = 1\n[publish]\nenabled = false\n") as debark:
+        yield debark.address
+
+
+@pytest.mark.parametrize("sent", [b"", REQUEST[:1], REQUEST[:-2]])
+def test_a_request_that_does_not_come_is_not_waited_for(address: str, sent: bytes) -> None:
+    with RawConnection(address) as client:
+        client.send(sent)
+        assert client.is_closed()
+
+
+def test_nor_is_one_that_comes_by_drops(address: str) -> None:
+    closed = threading.Event()
+
+    def drip(client: RawConnection) -> None:
+        while not closed.wait(0.1):
+            client.send(b"x")
+
+    with RawConnection(address) as client, ThreadPoolExecutor(1) as threads:
+        client.send(b"GET /v2/ HTTP/1.1\r\nHost: mirror\r\nX: ")
+        threads.submit(drip, client)
+        try:
+            assert client.is_closed()
+        finally:
+            closed.set()
+
+
+def test_nor_the_next_one_on_a_connection(address: str) -> None:
+    with RawConnection(address) as client:
+        client.send(REQUEST + REQUEST[:10])
+        answer = client.reply()
+        assert answer is not None
+        assert answer.status == 200
+        assert client.is_closed()
+
+
+def test_who_goes_on_asking_is_answered(address: str) -> None:
+    with RawConnection(address) as client:
+        for _ in range(8):
+            client.send(REQUEST)
+            answer = client.reply()
+            assert answer is not None
+            assert answer.status == 200
+            time.sleep(0.3)
