@@ -19,6 +19,8 @@ class ManifestAnswer:
     result: CacheResult
     age: float | None = None
     """Seconds since the upstream said so, of a stale answer."""
+    instead_of: ManifestAnswer | None = None
+    """What the tag stands for to clients that take everything, if that is another manifest."""
 
 
 @dataclass(frozen=True, slots=True)

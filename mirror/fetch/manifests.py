@@ -22,6 +22,7 @@ from mirror.fetch.ports import LinkStore, TagStore
 from mirror.fetch.result import CacheResult
 from mirror.fetch.tag_answers import TagAnswers
 from mirror.fetch.turns import Turns
+from mirror.oci.accept import ANYTHING, Accept
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, RepositoryName
 from mirror.store.blobs import BlobStore
@@ -63,15 +64,23 @@ class ManifestFetcher:
         )
 
     async def get(
-        self, client: UpstreamClient, name: RepositoryName, reference: Reference, *, revalidate: bool = False
+        self,
+        client: UpstreamClient,
+        name: RepositoryName,
+        reference: Reference,
+        *,
+        revalidate: bool = False,
+        accept: Accept = ANYTHING,
     ) -> ManifestAnswer:
         """The manifest or index that the reference leads to. Raises NotFound, Denied, Unavailable, IntegrityError.
 
         revalidate: ask the upstream even if what is known is fresh, but not if it was asked a moment ago.
+        accept: what the client takes; by digest that changes nothing.
         """
         if reference.digest is not None:
             return await self._by_digest(client, name, reference.digest)
-        return await self._by_tag.get(client, name, str(reference), self._limits.revalidate_seconds if revalidate else None)
+        oldest = self._limits.revalidate_seconds if revalidate else None
+        return await self._by_tag.get(client, name, str(reference), oldest, accept)
 
     @property
     def is_refreshing(self) -> bool:

@@ -1,8 +1,8 @@
 """Complete answers to requests for manifests, kept for a moment: many nodes that start one job ask for one tag at the same time.
 
 An answer is given again only to requests that cannot get another one: the same path and query under the same name of the server,
-without credentials, conditions or wishes for freshness. A moment is short enough for whatever an answer is made of (how fresh a
-tag is, where an image stands, what is public) to be looked at again in time.
+without credentials, conditions or wishes for freshness, and from clients that take its media type. A moment is short enough for
+whatever an answer is made of (how fresh a tag is, where an image stands, what is public) to be looked at again in time.
 
 What is kept is what goes over the wire, but for the request's id: to make headers of it each time would cost as much CPU as all
 that is done to decide whether the client may have it.
@@ -20,6 +20,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from mirror.fetch.result import CacheResult
 from mirror.observe.events import Pull
+from mirror.oci.accept import parse_accept
 from mirror.proxy.errors import REQUEST_ID_HEADER
 from mirror.proxy.exchange import Exchange, exchange_of
 from mirror.proxy.logins import ANONYMOUS
@@ -109,7 +110,7 @@ class WarmAnswers:
         found = self._answers.get(_key(request))
         if found is None or found.until < self._timer() or not _is_plain(request):
             return None
-        return found
+        return found if parse_accept(request.headers.getall("Accept", ())).takes(found.media_type) else None
 
     def keep(self, request: web.Request, exchange: Exchange, response: web.Response, pull: Pull | None) -> None:
         """Remember how a request was answered, if another one may be answered alike."""

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from mirror.errors import IntegrityError, InvalidInput
+from mirror.oci.accept import EVERYTHING
 from mirror.oci.digest import Digest
 from mirror.oci.listing import next_page, parse_referrers, parse_tag_list
 from mirror.oci.manifest import OCI_INDEX
@@ -120,21 +121,22 @@ class UpstreamClient:
         """Give up token requests that are under way; the session stays open."""
         await self._authenticator.close()
 
-    async def head_manifest(self, repository: str, reference: Reference) -> ManifestInfo:
+    async def head_manifest(self, repository: str, reference: Reference, accept: str = EVERYTHING) -> ManifestInfo:
         """Ask what a tag or digest stands for; most upstreams do not count it as a pull.
 
-        Raises NotFound, Denied, UpstreamUnavailable, IntegrityError.
+        accept: the header's value. Raises NotFound, Denied, UpstreamUnavailable, IntegrityError.
         """
-        return await self._with_retries(repository, lambda: self._manifests.head(repository, reference))
+        return await self._with_retries(repository, lambda: self._manifests.head(repository, reference, accept))
 
-    async def get_manifest(self, repository: str, reference: Reference) -> FetchedManifest:
+    async def get_manifest(self, repository: str, reference: Reference, accept: str = EVERYTHING) -> FetchedManifest:
         """A manifest or index, verified by the digest that was asked for or else by the one that the upstream states.
 
-        Raises NotFound, Denied, UpstreamUnavailable, IntegrityError, and InvalidInput for Docker's schema 1.
+        accept: the header's value; what the upstream makes of it is up to it. Raises NotFound, also if it has nothing that is
+        accepted, Denied, UpstreamUnavailable, IntegrityError, and InvalidInput for Docker's schema 1.
         """
         if self._background and self.budget.is_low:
             await self._leave_reserve(repository, reference)
-        return await self._with_retries(repository, lambda: self._manifests.get(repository, reference))
+        return await self._with_retries(repository, lambda: self._manifests.get(repository, reference, accept))
 
     async def head_blob(self, repository: str, digest: Digest) -> int | None:
         """Size in bytes of a blob, None if the upstream has it but does not say. Raises NotFound, Denied, UpstreamUnavailable."""

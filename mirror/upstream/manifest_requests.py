@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import aiohttp
 
-from mirror.errors import IntegrityError, InvalidInput
+from mirror.errors import IntegrityError, InvalidInput, MirrorError, NotFound
+from mirror.oci.accept import EVERYTHING
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import ACCEPTED_TYPES, OCI_MANIFEST, SCHEMA1_TYPES, declared_media_type, is_media_type
+from mirror.oci.manifest import OCI_MANIFEST, SCHEMA1_TYPES, declared_media_type, is_media_type
 from mirror.oci.reference import Reference
 from mirror.upstream.body import read_limited, refuse_encoding, stated_length
 from mirror.upstream.budget import BudgetWatch
 from mirror.upstream.model import FetchedManifest, ManifestInfo, Upstream
 from mirror.upstream.transport import Transport
 
+_NOT_ACCEPTABLE = frozenset({400, 406})
+"""Answers to who does not take what there is, where they are not 404: of distribution 3, and of RFC 9110, section 15.5.7."""
 _VAGUE_TYPES = frozenset({"", "application/json", "application/octet-stream", "text/plain", "text/html"})
 
 
@@ -27,24 +30,24 @@ class ManifestRequests:
         self._upstream = upstream
         self._budget = budget
 
-    async def head(self, repository: str, reference: Reference) -> ManifestInfo:
+    async def head(self, repository: str, reference: Reference, accept: str) -> ManifestInfo:
         """See `UpstreamClient.head_manifest`."""
         what = manifest_name(repository, reference)
-        response = await self._ask("HEAD", repository, reference, what)
+        response = await self._ask("HEAD", repository, reference, accept, what)
         try:
             if response.status != 200:
-                raise await self._transport.failure(response, what)
+                raise await self._failure(response, accept, what)
             return ManifestInfo(self._stated_digest(response, what), _content_type(response) or None, stated_length(response))
         finally:
             response.release()
 
-    async def get(self, repository: str, reference: Reference) -> FetchedManifest:
+    async def get(self, repository: str, reference: Reference, accept: str) -> FetchedManifest:
         """See `UpstreamClient.get_manifest`."""
         what = manifest_name(repository, reference)
-        response = await self._ask("GET", repository, reference, what)
+        response = await self._ask("GET", repository, reference, accept, what)
         try:
             if response.status != 200:
-                raise await self._transport.failure(response, what)
+                raise await self._failure(response, accept, what)
             refuse_encoding(response, self._upstream.name, what)
             limit = self._upstream.max_manifest_bytes
             with self._transport.wrapped(what):
@@ -65,12 +68,16 @@ class ManifestRequests:
         finally:
             response.close()
 
-    async def _ask(self, method: str, repository: str, reference: Reference, what: str) -> aiohttp.ClientResponse:
+    async def _ask(self, method: str, repository: str, reference: Reference, accept: str, what: str) -> aiohttp.ClientResponse:
         path = f"/v2/{repository}/manifests/{reference}"
-        headers = {"Accept": ", ".join(ACCEPTED_TYPES)}
-        response = await self._transport.send(method, path, headers, repository=repository, what=what)
+        response = await self._transport.send(method, path, {"Accept": accept}, repository=repository, what=what)
         self._budget.note(response.headers)
         return response
+
+    async def _failure(self, response: aiohttp.ClientResponse, accept: str, what: str) -> MirrorError:
+        failure = await self._transport.failure(response, what)
+        is_refused = accept != EVERYTHING and response.status in _NOT_ACCEPTABLE
+        return NotFound(f"{failure}; this client takes {accept}") if is_refused else failure
 
     def _stated_digest(self, response: aiohttp.ClientResponse, what: str) -> Digest | None:
         text = response.headers.get("Docker-Content-Digest", "").strip()
