@@ -113,13 +113,19 @@ async def test_the_no_of_a_hub_is_passed_on_with_its_words(mirror: MirrorServer)
     assert mirror.hub.count("GET", "/manifests/") == 2
 
 
-async def test_the_publisher_is_told_what_two_requests_would_have_told_it(mirror: MirrorServer) -> None:
-    _, amd = add_list(mirror)
-    await mirror.get(PATH, Accept=DOCKER_MANIFEST)
-    async with asyncio.timeout(10):
-        while True:
-            answer = await mirror.get("/_debark/v1/images?ref=hub.test/team/app:1")
-            if answer.status == 200 and answer.body:
-                break
-            await asyncio.sleep(0.05)
-    assert json.loads(answer.body)["manifest"] == str(amd.digest)
+async def test_the_publisher_is_told_what_two_requests_would_have_told_it(tmp_path: Path) -> None:
+    settings = {"tags": {"ttl": 60}, "publish": {"platforms": ["linux/arm64"]}}
+    async with mirror_server(tmp_path, settings=settings) as mirror:
+        mirror.hub.faults.honours_accept = True
+        raw, amd = add_list(mirror)
+        assert (await mirror.get(PATH, Accept=DOCKER_MANIFEST)).body == amd.raw
+        async with asyncio.timeout(10):
+            while "X-CVMFS-State" not in (await mirror.get(PATH, Accept=DOCKER_MANIFEST)).headers:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.02)
+        # The tag stands for what others get of it, and the image that was given has the tag's name for its platform.
+        known = {}
+        for platform in ("", "&platform=amd64"):
+            document = json.loads((await mirror.get(f"/_debark/v1/images?ref=hub.test/team/app:1{platform}")).body)
+            assert document["target"] == str(Digest.of(raw))
+            known[document["platform"]] = document["manifest"]
+        assert known["linux/amd64"] == str(amd.digest) != known[None]
