@@ -3,8 +3,8 @@
 Sources: RFC 9110, sections 5.6.1, 5.6.6 and 12.5.1; OCI distribution specification 1.1, "Pulling manifests" ("The client SHOULD
 include an Accept header indicating which manifest content types it supports"). Clients send one line or one for each type.
 
-What registries make of it differs: distribution, and Docker Hub in its time, give those who do not take lists the image of a list
-for linux/amd64; others answer 404, or give what there is. So only the upstream itself is asked, with one of a few values.
+What registries make of it differs: distribution gives who does not take Docker's lists a list's image for linux/amd64, and 404 to
+who does not take OCI's types; others give what there is. So the upstream itself has to be asked, with one of a few values.
 """
 
 from __future__ import annotations
