@@ -17,7 +17,8 @@ from typing import TypeVar
 from mirror.errors import IntegrityError
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Descriptor
-from mirror.upstream.client import BlobStream, UpstreamClient
+from mirror.upstream.blob_requests import BlobStream
+from mirror.upstream.client import UpstreamClient
 from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy
 from mirror.upstream.retrying import retrying
 

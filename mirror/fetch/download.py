@@ -12,7 +12,8 @@ import structlog
 
 from mirror.errors import IntegrityError, MirrorError, Unavailable
 from mirror.oci.digest import Digest
-from mirror.upstream.client import BlobStream, UpstreamClient
+from mirror.upstream.blob_requests import BlobStream
+from mirror.upstream.client import UpstreamClient
 from mirror.upstream.model import Failure, UpstreamUnavailable
 from mirror.upstream.policy import SHORT_REQUESTS, RetryPolicy, is_transient
 

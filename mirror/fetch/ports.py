@@ -15,19 +15,19 @@ from mirror.store.tags import TagRecord
 
 
 class TagStore(Protocol):
-    """What tags resolved to when they were last asked for."""
+    """What tags resolved to when they were last asked for. accept: with which media types; empty: with all."""
 
-    async def get(self, name: RepositoryName, tag: str) -> TagRecord | None:
+    async def get(self, name: RepositoryName, tag: str, accept: str = "") -> TagRecord | None:
         """The last answer of the upstream; None if it was never asked."""
 
-    async def look(self, name: RepositoryName, tag: str) -> TagRecord | None:
+    async def look(self, name: RepositoryName, tag: str, accept: str = "") -> TagRecord | None:
         """The same, but as any process was told."""
 
-    async def put(self, name: RepositoryName, tag: str, record: TagRecord) -> None:
+    async def put(self, name: RepositoryName, tag: str, record: TagRecord, accept: str = "") -> None:
         """Note the upstream's answer."""
 
-    async def forget(self, name: RepositoryName, tag: str) -> None:
-        """The upstream says that there is no such tag."""
+    async def forget(self, name: RepositoryName, tag: str, accept: str = "") -> None:
+        """The upstream says that there is no such tag, or none of these types; with all of them, all is forgotten."""
 
 
 class LinkStore(Protocol):

@@ -16,23 +16,26 @@ class RememberedTags:
     """A `TagStore` without a database."""
 
     def __init__(self, remembered: int) -> None:
-        self._tags: LRUCache[tuple[RepositoryName, str], TagRecord] = LRUCache(remembered)
+        self._tags: LRUCache[tuple[RepositoryName, str], dict[str, TagRecord]] = LRUCache(remembered)
 
-    async def get(self, name: RepositoryName, tag: str) -> TagRecord | None:
+    async def get(self, name: RepositoryName, tag: str, accept: str = "") -> TagRecord | None:
         """See TagStore."""
-        return self._tags.get((name, tag))
+        return self._tags.get((name, tag), {}).get(accept)
 
-    async def look(self, name: RepositoryName, tag: str) -> TagRecord | None:
+    async def look(self, name: RepositoryName, tag: str, accept: str = "") -> TagRecord | None:
         """See TagStore: other processes have memories of their own."""
-        return await self.get(name, tag)
+        return await self.get(name, tag, accept)
 
-    async def put(self, name: RepositoryName, tag: str, record: TagRecord) -> None:
+    async def put(self, name: RepositoryName, tag: str, record: TagRecord, accept: str = "") -> None:
         """See TagStore."""
-        self._tags[name, tag] = record
+        self._tags.setdefault((name, tag), {})[accept] = record
 
-    async def forget(self, name: RepositoryName, tag: str) -> None:
+    async def forget(self, name: RepositoryName, tag: str, accept: str = "") -> None:
         """See TagStore."""
-        self._tags.pop((name, tag), None)
+        if accept:
+            self._tags.get((name, tag), {}).pop(accept, None)
+        else:
+            self._tags.pop((name, tag), None)
 
 
 class RememberedLinks:

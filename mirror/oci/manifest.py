@@ -36,9 +36,6 @@ _LONGEST_WORD = 100
 MAX_MEDIA_TYPE = 255
 """Characters; RFC 6838, section 4.2, allows 127 on each side of the slash."""
 
-ACCEPTED_TYPES = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST, "*/*;q=0.1")
-"""What the mirror asks an upstream for, most wanted first."""
-
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:

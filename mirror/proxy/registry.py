@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from aiohttp import web
@@ -13,6 +13,7 @@ from mirror.fetch.manifests import ManifestAnswer
 from mirror.fetch.result import CacheResult
 from mirror.jobs.model import ImageStatus
 from mirror.observe.events import Pull, PullQueue
+from mirror.oci.accept import parse_accept
 from mirror.oci.digest import Digest
 from mirror.oci.reference import ImageReference, Reference, RepositoryName
 from mirror.proxy.access import Access
@@ -30,6 +31,8 @@ from mirror.report.accesslog import RequestKind
 API_HEADERS = {"Docker-Distribution-Api-Version": "registry/2.0"}
 PRIVATE_HEADERS = {"Cache-Control": "private", "Vary": "Authorization"}
 """For caches between the mirror and its clients."""
+NEGOTIATED_HEADERS = {"Vary": "Accept"}
+"""The same, for tags: on each answer, or a cache gives the usual one to those who would get another (RFC 9111, section 4.1)."""
 CACHE_HEADER = "X-Debark-Cache"
 """How the answer came about: hit, miss, joined, stale or redirected. A stale manifest also has its `Age` (RFC 9111, section
 5.1)."""
@@ -114,15 +117,19 @@ class Registry:
     ) -> web.Response:
         way = await self.access.check_manifest(image.name, image.reference, exchange.visitor)
         again = wants_revalidation(request.headers.getall("Cache-Control", []))
-        answer = await way.manifests.get(way.client, image.name, image.reference, revalidate=again)
+        accept = parse_accept(request.headers.getall("Accept", ()))
+        answer = await way.manifests.get(way.client, image.name, image.reference, revalidate=again, accept=accept)
+        if image.reference.digest is None:
+            headers |= NEGOTIATED_HEADERS
         if way.is_private:
             return self._private_manifest(request, exchange, answer, headers)
         hints = hint_headers(await self.publications.lookup(image, answer.digest))
         exchange.digest, exchange.media_type = str(answer.digest), answer.media_type
         exchange.cache, exchange.state = answer.result, hints.get(STATE_HEADER, "")
-        pull = Pull(self.clock(), image, answer.digest, answer.media_type, answer.raw if request.method == "GET" else None)
+        pulls = self._pulls_of(request, image, answer)
         if self.pulls is not None:
-            self.pulls.put(pull)
+            for pull in pulls:
+                self.pulls.put(pull)
         headers |= hints
         headers |= {"Docker-Content-Digest": str(answer.digest), "ETag": entity_tag(answer.digest)}
         headers[CACHE_HEADER] = answer.result.value
@@ -132,15 +139,27 @@ class Registry:
         if client_has(request.headers.getall("If-None-Match", ()), answer.digest):
             return web.Response(status=304, headers=headers)
         response = web.Response(body=answer.raw, headers={**headers, "Content-Type": answer.media_type})
-        self.warm.keep(request, exchange, response, pull)
+        if answer.instead_of is None:
+            self.warm.keep(request, exchange, response, pulls[0])
         return response
+
+    def _pulls_of(self, request: web.Request, image: ImageReference, answer: ManifestAnswer) -> tuple[Pull, ...]:
+        """What the publisher is told: of an image that was given in place of its index, what two requests would have told it."""
+        usual = answer.instead_of
+        if usual is not None:
+            by_digest = ImageReference(image.name, Reference(digest=answer.digest))
+            return (*self._pulls_of(request, image, usual), *self._pulls_of(request, by_digest, replace(answer, instead_of=None)))
+        raw = answer.raw if request.method == "GET" else None
+        return (Pull(self.clock(), image, answer.digest, answer.media_type, raw),)
 
     def _private_manifest(
         self, request: web.Request, exchange: Exchange, answer: ManifestAnswer, headers: dict[str, str]
     ) -> web.Response:
         """Nobody else learns of it: not the publisher, nor who asks next."""
         exchange.digest, exchange.media_type, exchange.cache = str(answer.digest), answer.media_type, answer.result
+        vary = [headers["Vary"]] if "Vary" in headers else []
         headers |= {"Docker-Content-Digest": str(answer.digest), "ETag": entity_tag(answer.digest), **PRIVATE_HEADERS}
+        headers["Vary"] = ", ".join([*vary, PRIVATE_HEADERS["Vary"]])
         headers[CACHE_HEADER] = answer.result.value
         if client_has(request.headers.getall("If-None-Match", ()), answer.digest):
             return web.Response(status=304, headers=headers)

@@ -1,8 +1,8 @@
 """Complete answers to requests for manifests, kept for a moment: many nodes that start one job ask for one tag at the same time.
 
 An answer is given again only to requests that cannot get another one: the same path and query under the same name of the server,
-without credentials for an upstream, conditions or wishes for freshness. A moment is short enough for whatever an answer is made
-of (how fresh a tag is, where an image stands, what is public) to be looked at again in time.
+without credentials for an upstream, conditions or wishes for freshness, and from clients that take its media type. A moment is
+short enough for all that an answer is made of (how fresh a tag is, where an image stands, what is public) to be looked at again.
 
 What is kept is what goes over the wire, but for the request's id: to make headers of it each time would cost as much CPU as all
 that is done to decide whether the client may have it.
@@ -20,6 +20,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from mirror.fetch.result import CacheResult
 from mirror.observe.events import Pull, PullQueue
+from mirror.oci.accept import parse_accept
 from mirror.proxy.errors import REQUEST_ID_HEADER
 from mirror.proxy.exchange import Exchange, exchange_of
 from mirror.proxy.logins import ANONYMOUS
@@ -108,6 +109,8 @@ class WarmAnswers:
         """What this request can be answered with, if it is known."""
         found = self._answers.get(_key(request))
         if found is None or found.until < self._timer() or not self._is_plain(request):
+            return None
+        if not parse_accept(request.headers.getall("Accept", ())).takes(found.media_type):
             return None
         if self._pulls is not None and found.pull is not None:
             self._pulls.put(found.pull)

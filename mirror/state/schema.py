@@ -22,11 +22,12 @@ tags = Table(
     Column("registry", Text, nullable=False),
     Column("repository", Text, nullable=False),
     Column("tag", Text, nullable=False),
+    Column("accept", Text, nullable=False, server_default="", comment="media types that were asked for; empty: all"),
     Column("digest", Text, nullable=False),
     Column("media_type", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("checked_at", Double, nullable=False),
-    PrimaryKeyConstraint("registry", "repository", "tag"),
+    PrimaryKeyConstraint("registry", "repository", "tag", "accept"),
     Index(None, "registry", "repository", "digest"),
     comment="What a tag last resolved to upstream, and when the upstream was last asked",
 )

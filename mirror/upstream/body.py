@@ -7,6 +7,8 @@ from typing import Any
 
 import aiohttp
 
+from mirror.errors import IntegrityError
+
 MAX_ERROR_BYTES = 64 * 1024
 MAX_WORDS = 300
 
@@ -37,3 +39,16 @@ async def upstream_words(response: aiohttp.ClientResponse) -> str:
         return ""
     shown = " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
     return f": {shown[:MAX_WORDS]}" if shown else ""
+
+
+def refuse_encoding(response: aiohttp.ClientResponse, upstream: str, what: str) -> None:
+    """Raises IntegrityError if the body is encoded: it would not be the bytes of the digest."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise IntegrityError(f"upstream {upstream} sends {what} encoded as {encoding[:40]!r}, though asked not to")
+
+
+def stated_length(response: aiohttp.ClientResponse) -> int | None:
+    """Bytes of the body, None if the upstream does not say."""
+    text = response.headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None

@@ -15,6 +15,7 @@ import aiohttp
 import structlog
 
 from mirror.errors import MirrorError, NotFound
+from mirror.oci.accept import EVERYTHING
 from mirror.oci.reference import Reference
 from mirror.upstream.budget import Budget
 from mirror.upstream.client import UpstreamClient
@@ -76,18 +77,18 @@ class MirroredClient(UpstreamClient):
         """See UpstreamClient."""
         return (*((mirror.client, mirror.repository(repository)) for mirror in self._mirrors), (self, repository))
 
-    async def head_manifest(self, repository: str, reference: Reference) -> ManifestInfo:
+    async def head_manifest(self, repository: str, reference: Reference, accept: str = EVERYTHING) -> ManifestInfo:
         """See UpstreamClient. That a repository has a digest is a proof: only the upstream itself is asked for that."""
         if reference.digest is None:
-            found = await self._first(repository, lambda client, there: client.head_manifest(there, reference))
+            found = await self._first(repository, lambda client, there: client.head_manifest(there, reference, accept))
             if found is not None:
                 return found
-        return await super().head_manifest(repository, reference)
+        return await super().head_manifest(repository, reference, accept)
 
-    async def get_manifest(self, repository: str, reference: Reference) -> FetchedManifest:
+    async def get_manifest(self, repository: str, reference: Reference, accept: str = EVERYTHING) -> FetchedManifest:
         """See UpstreamClient."""
-        found = await self._first(repository, lambda client, there: client.get_manifest(there, reference))
-        return found or await super().get_manifest(repository, reference)
+        found = await self._first(repository, lambda client, there: client.get_manifest(there, reference, accept))
+        return found or await super().get_manifest(repository, reference, accept)
 
     async def _first(self, repository: str, ask: Callable[[UpstreamClient, str], Awaitable[T]]) -> T | None:
         """The answer of the first mirror that has one."""

@@ -144,6 +144,8 @@ async def test_a_database_of_the_first_revision_keeps_its_content(empty_url: str
             ("sha256:m", "published", "one.example.org", None),
             ("sha256:n", "queued", None, 6.0),
         ]
+        tags = await connection.execute(text("SELECT tag, accept, digest, checked_at FROM tags"))
+        assert [tuple(row) for row in tags] == [("12", "", "sha256:i", 4.0)]
         for table in ("tags", "layers"):
             assert (await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one() == 1
     await database.close()

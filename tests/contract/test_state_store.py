@@ -59,6 +59,24 @@ async def test_a_tag_that_the_upstream_has_deleted_is_forgotten(database: Databa
         assert await remaining.pointing_at(DEBIAN, digest_of("a")) == []
 
 
+async def test_a_tag_has_an_answer_for_each_set_of_types_and_is_forgotten_with_all_of_them(database: Database) -> None:
+    tags = Tags(database)
+    await tags.put(DEBIAN, "12", _record("index"))
+    for accept, digest in (("type/a", "a"), ("type/b", "b")):
+        await tags.put(DEBIAN, "12", _record(digest), accept)
+    for remaining in (tags, Tags(database)):
+        found = [await remaining.get(DEBIAN, "12", accept) for accept in ("", "type/a", "type/b", "type/c")]
+        assert found == [_record("index"), _record("a"), _record("b"), None]
+    assert await tags.pointing_at(DEBIAN, digest_of("index")) == ["12"]
+    assert await tags.pointing_at(DEBIAN, digest_of("a")) == []
+    await tags.forget(DEBIAN, "12", "type/a")
+    for remaining in (tags, Tags(database)):
+        assert [await remaining.get(DEBIAN, "12", accept) for accept in ("", "type/a")] == [_record("index"), None]
+    await tags.forget(DEBIAN, "12")
+    for remaining in (tags, Tags(database)):
+        assert [await remaining.get(DEBIAN, "12", accept) for accept in ("", "type/b")] == [None, None]
+
+
 async def test_a_warm_tag_and_a_warm_link_cost_no_sql(database: SwitchedDatabase) -> None:
     tags, links = Tags(database), Links(database)
     await tags.put(DEBIAN, "12", _record("a"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
+from mirror.oci.manifest import DOCKER_LIST, DOCKER_MANIFEST, OCI_MANIFEST
 from tests.support.debark_process import DebarkProcess, wait_until
 from tests.support.faulty_registry import FaultyRegistry, until
 from tests.support.mirror_server import add_image
@@ -66,8 +68,8 @@ def connections(address: str, number: int) -> Iterator[list[http.client.HTTPConn
             connection.close()
 
 
-def ask(connection: http.client.HTTPConnection, path: str) -> Answer:
-    connection.request("GET", path, headers={"Accept": ACCEPT})
+def ask(connection: http.client.HTTPConnection, path: str, accept: str = ACCEPT) -> Answer:
+    connection.request("GET", path, headers={"Accept": accept})
     response = connection.getresponse()
     return Answer(response.status, response.headers, response.read())
 
@@ -77,11 +79,11 @@ def worker_of(answer: Answer) -> str:
     return answer.headers["X-Request-Id"][:12]
 
 
-async def ask_all(opened: list[http.client.HTTPConnection], path: str) -> list[Answer]:
+async def ask_all(opened: list[http.client.HTTPConnection], path: str, accept: str = ACCEPT) -> list[Answer]:
     """The same of all connections at the same time."""
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(len(opened)) as threads:
-        return await asyncio.gather(*(loop.run_in_executor(threads, ask, connection, path) for connection in opened))
+        return await asyncio.gather(*(loop.run_in_executor(threads, ask, connection, path, accept) for connection in opened))
 
 
 async def by_worker(debark: DebarkProcess) -> list[http.client.HTTPConnection]:
@@ -125,6 +127,30 @@ async def test_a_cold_tag_is_one_request_and_a_warm_one_none(tmp_path: Path, hub
         assert len(set(map(worker_of, answers))) == 2
     assert Counter(answer.headers["X-Debark-Cache"] for answer in cold) == {"miss": 1, "joined": 15}
     assert (hub.count("GET", "/manifests/"), hub.count("HEAD", "/manifests/")) == (1, 0)
+
+
+async def test_what_a_tag_is_to_clients_of_one_type_is_asked_once(tmp_path: Path, hub: FaultyRegistry) -> None:
+    raw = add_image(hub, "team/app", "image", LAYER).raw.replace(OCI_MANIFEST.encode(), DOCKER_MANIFEST.encode())
+    child = hub.add_manifest("team/app", "child", raw, DOCKER_MANIFEST)
+    listed = {
+        "mediaType": DOCKER_MANIFEST,
+        "digest": str(child),
+        "size": len(raw),
+        "platform": {"os": "linux", "architecture": "amd64"},
+    }
+    index = json.dumps({"schemaVersion": 2, "mediaType": DOCKER_LIST, "manifests": [listed]}).encode()
+    hub.add_manifest("team/app", "1", index, DOCKER_LIST)
+    hub.faults.honours_accept = True
+    hub.faults.before_headers = 0.3
+    async with serving(tmp_path, hub) as debark:
+        with connections(debark.address, 16) as opened:
+            answers = await ask_all(opened, f"/v2/{NAME}/manifests/1", DOCKER_MANIFEST)
+            others = await ask_all(opened, f"/v2/{NAME}/manifests/1")
+
+    assert {(answer.status, answer.body) for answer in answers} == {(200, raw)}
+    assert {(answer.status, answer.body) for answer in others} == {(200, index)}
+    assert len(set(map(worker_of, answers))) == 2
+    assert (hub.count("GET", "/manifests/"), hub.count("HEAD", "/manifests/")) == (2, 0)
 
 
 async def test_a_cold_manifest_by_digest_is_one_request(tmp_path: Path, hub: FaultyRegistry) -> None:

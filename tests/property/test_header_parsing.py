@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mirror.oci.accept import ANYTHING, EVERYTHING, MANIFEST_TYPES, parse_accept
 from mirror.oci.challenge import parse_challenges
 from mirror.proxy.byte_range import RangeNotSatisfiable, parse_range
 from mirror.upstream.policy import LONGEST_RETRY_AFTER, parse_retry_after
 
 TOKENS = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.", min_size=1, max_size=12)
 VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30)
+RANGES = st.sampled_from([*MANIFEST_TYPES, "*/*", "application/*", "text/html", "application/vnd.other+json"])
+WEIGHTS = st.sampled_from(["", ";q=0", ";q=0.0", ";q=0.5", ";q=1", ";q=1.000", ';x="a,b";q=0.7'])
 CHALLENGES = st.lists(st.tuples(TOKENS, st.dictionaries(TOKENS, VALUES, min_size=1, max_size=4)), max_size=4)
 
 
@@ -64,3 +68,25 @@ def test_any_retry_after_is_a_bounded_pause(value: str, now: float) -> None:
     seconds = parse_retry_after(value, now)
 
     assert seconds is None or 0 <= seconds <= LONGEST_RETRY_AFTER
+
+
+@given(st.lists(st.text('*/aq=0.;,"\\ \t+é\x00') | st.sampled_from(MANIFEST_TYPES) | st.text(), max_size=6))
+def test_any_accept_asks_an_upstream_for_one_of_a_few_things(lines: list[str]) -> None:
+    accept = parse_accept(lines)
+
+    asked = accept.asks_for.split(", ")
+    assert accept.asks_for == EVERYTHING or [media_type for media_type in MANIFEST_TYPES if media_type in asked] == asked != []
+    assert all(accept.takes(media_type) for media_type in MANIFEST_TYPES if media_type in asked)
+
+
+@given(st.lists(st.tuples(RANGES, WEIGHTS), min_size=1, max_size=8, unique_by=lambda pair: pair[0]), st.randoms())
+def test_accept_means_the_same_in_any_order_and_on_any_number_of_lines(pairs: list[tuple[str, str]], random: Random) -> None:
+    members = [f"{media_range}{weight}" for media_range, weight in pairs]
+    weights = {media_range: not weight.startswith(";q=0") or weight == ";q=0.5" for media_range, weight in pairs}
+    random.shuffle(members)
+    accept = parse_accept(members)
+
+    assert accept == parse_accept([" , ".join(members)])
+    for media_type in MANIFEST_TYPES:
+        wanted = weights.get(media_type, weights.get("application/*", weights.get("*/*", False)))
+        assert accept.takes(media_type) == (wanted or accept is ANYTHING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
+from mirror.oci.manifest import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
 
 _PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags|referrers)/(?P<reference>[^/]+)")
 _PIECE = 64 * 1024
@@ -56,6 +57,9 @@ class Faults:
     """Further headers of answers for manifests."""
     content_type: str | None = None
     """Of manifests, instead of their own."""
+    honours_accept: bool = False
+    """As distribution does, from which Docker Hub comes: who does not take lists gets a list's image for linux/amd64, by tag, and
+    who does not take a type of OCI is told that there is no such manifest. Weights and `*` count for nothing."""
     auth: str | None = None
     """bearer or basic."""
     challenge: str | None = None
@@ -93,6 +97,8 @@ class Seen:
     query: str
     """As it came, not decoded."""
     if_range: str | None
+    accept: str
+    """All lines of it."""
     form: dict[str, str] = field(default_factory=dict)
     """Of a POST for a token."""
 
@@ -170,6 +176,7 @@ class FaultyRegistry:
                 request.headers.get("Accept-Encoding"),
                 request.rel_url.raw_query_string,
                 request.headers.get("If-Range"),
+                ", ".join(request.headers.getall("Accept", ())),
             )
         )
         if request.path == "/token":
@@ -264,6 +271,12 @@ class FaultyRegistry:
         if found is None:
             return _error(404, "MANIFEST_UNKNOWN", f"no {reference} here")
         raw, media_type = found
+        if self.faults.honours_accept:
+            accepted = {member.partition(";")[0].strip() for member in self.seen[-1].accept.split(",")}
+            if media_type in (OCI_MANIFEST, OCI_INDEX) and media_type not in accepted:
+                return _error(404, "MANIFEST_UNKNOWN", "OCI type found, but accept header does not support it")
+            if media_type == DOCKER_LIST and media_type not in accepted and ":" not in reference:
+                return self._manifest(request, name, _child(raw, "amd64"))
         headers = {"Content-Type": self.faults.content_type or media_type, **self.faults.manifest_headers}
         if not (request.method == "HEAD" and self.faults.no_head_digest):
             headers["Docker-Content-Digest"] = str(Digest.of(raw))
@@ -361,6 +374,12 @@ class FaultyRegistry:
                 await self.release.wait()
             if faults.between_pieces:
                 await asyncio.sleep(faults.between_pieces)
+
+
+def _child(index: bytes, architecture: str) -> str:
+    """The digest of an index's image."""
+    listed = json.loads(index)["manifests"]
+    return next(str(child["digest"]) for child in listed if child["platform"]["architecture"] == architecture)
 
 
 def _pair(encoded: str) -> tuple[str, str]:

@@ -15,23 +15,24 @@ class MemoryTags:
     """A TagStore."""
 
     def __init__(self) -> None:
-        self.records: dict[tuple[RepositoryName, str], TagRecord] = {}
+        self.records: dict[tuple[RepositoryName, str, str], TagRecord] = {}
         self.is_down = False
 
-    async def get(self, name: RepositoryName, tag: str) -> TagRecord | None:
+    async def get(self, name: RepositoryName, tag: str, accept: str = "") -> TagRecord | None:
         self._check()
-        return self.records.get((name, tag))
+        return self.records.get((name, tag, accept))
 
-    async def look(self, name: RepositoryName, tag: str) -> TagRecord | None:
-        return await self.get(name, tag)
+    async def look(self, name: RepositoryName, tag: str, accept: str = "") -> TagRecord | None:
+        return await self.get(name, tag, accept)
 
-    async def put(self, name: RepositoryName, tag: str, record: TagRecord) -> None:
+    async def put(self, name: RepositoryName, tag: str, record: TagRecord, accept: str = "") -> None:
         self._check()
-        self.records[name, tag] = record
+        self.records[name, tag, accept] = record
 
-    async def forget(self, name: RepositoryName, tag: str) -> None:
+    async def forget(self, name: RepositoryName, tag: str, accept: str = "") -> None:
         self._check()
-        self.records.pop((name, tag), None)
+        for key in [key for key in self.records if key[:2] == (name, tag) and accept in ("", key[2])]:
+            del self.records[key]
 
     def _check(self) -> None:
         if self.is_down:

@@ -82,7 +82,7 @@ async def test_the_namespace_that_was_used_is_stated_as_the_client_wrote_it(
             assert (answer.status, answer.body, answer.headers.get("OCI-Namespace")) == (200, image.raw, stated)
 
 
-async def test_the_accept_header_changes_nothing(mirror: MirrorServer) -> None:
+async def test_accept_changes_nothing_where_the_hub_gives_what_there_is(mirror: MirrorServer) -> None:
     raw = b'{"schemaVersion": 2, "manifests": []}'
     mirror.hub.add_manifest("team/app", "all", raw, DOCKER_LIST)
     for accept in (OCI_MANIFEST, "*/*", "application/json", ""):

@@ -1,0 +1,113 @@
+"""Manifests that are here: in memory, in the store, and in the table that says of which repositories they are.
+
+Failures of the store or of SQL are logged and cost the next request more; they never fail a pull.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+from cachetools import LRUCache
+
+from mirror.errors import InvalidInput, MirrorError, NotFound, Unavailable
+from mirror.fetch.manifest_answer import ManifestAnswer, ManifestLimits
+from mirror.fetch.ports import LinkStore
+from mirror.fetch.result import CacheResult
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import Descriptor, parse_manifest
+from mirror.oci.reference import RepositoryName
+from mirror.store.blobs import BlobStore
+from mirror.upstream.model import FetchedManifest
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Bytes of a manifest and what they are."""
+
+    raw: bytes
+    media_type: str
+
+
+class ManifestContents:
+    """By digest, what is here is right for ever; it is given out only under the name of a repository that is known to have it."""
+
+    def __init__(self, store: BlobStore, links: LinkStore, limits: ManifestLimits) -> None:
+        self._store = store
+        self._links = links
+        self._limits = limits
+        self._contents: LRUCache[Digest, Content] = LRUCache(
+            limits.memory_bytes, getsizeof=lambda content: len(content.raw) + 512
+        )
+        self._served: LRUCache[tuple[RepositoryName, Digest], bool] = LRUCache(limits.max_remembered)
+
+    async def of_repository(self, name: RepositoryName, digest: Digest) -> Content | None:
+        """The manifest, if it is here and the repository is known to have it."""
+        if self._served.get((name, digest)) is None and await recall(self._links.find(name, digest)) is None:
+            return None
+        content = self._contents.get(digest) or await self.find(digest)
+        if content is not None:
+            self._served[name, digest] = True
+        return content
+
+    async def find(self, digest: Digest) -> Content | None:
+        """The manifest, if it is here on behalf of whatever repository."""
+        known = self._contents.get(digest)
+        if known is not None:
+            return known
+        descriptor = await recall(self._links.manifest(digest))
+        if descriptor is None:
+            return None
+        try:
+            raw = await asyncio.to_thread(self._store.read, digest, self._limits.max_manifest_bytes)
+        except MirrorError as error:
+            if not isinstance(error, NotFound):
+                log.warning("manifest_unreadable", digest=str(digest), reason=str(error))
+            return None
+        if Digest.of(raw, digest.algorithm) != digest:
+            log.error("manifest_damaged", digest=str(digest), path=str(self._store.path(digest)))
+            await asyncio.to_thread(self._store.delete, digest)
+            return None
+        content = Content(raw, descriptor.media_type)
+        self._remember(digest, content)
+        return content
+
+    async def keep(self, name: RepositoryName, fetched: FetchedManifest) -> ManifestAnswer:
+        """Keep what the repository's upstream gave, if there is room, and answer with it."""
+        content = Content(fetched.raw, fetched.media_type)
+        try:
+            await asyncio.to_thread(self._store.put, fetched.digest, fetched.raw)
+        except Unavailable as error:
+            log.warning("manifest_not_kept", digest=str(fetched.digest), reason=str(error))
+        self._remember(fetched.digest, content)
+        await self.link(name, fetched.digest, content)
+        return ManifestAnswer(fetched.raw, fetched.media_type, fetched.digest, CacheResult.MISS)
+
+    async def link(self, name: RepositoryName, digest: Digest, content: Content) -> None:
+        """Note that the repository has this manifest, and all that it names."""
+        self._served[name, digest] = True
+        try:
+            references = parse_manifest(content.raw, content.media_type).references
+        except InvalidInput as error:
+            log.warning("manifest_not_understood", name=str(name), digest=str(digest), reason=str(error))
+            references = ()
+        await recall(self._links.add(name, Descriptor(content.media_type, digest, len(content.raw)), references))
+
+    def _remember(self, digest: Digest, content: Content) -> None:
+        if len(content.raw) <= self._limits.memory_bytes // 8:
+            self._contents[digest] = content
+
+
+async def recall(question: Awaitable[T]) -> T | None:
+    """What SQL says; None also while it is away."""
+    try:
+        return await question
+    except Unavailable as error:
+        log.warning("state_unavailable", reason=str(error))
+        return None
