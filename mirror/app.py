@@ -38,7 +38,7 @@ from mirror.observe.nested import Fetch, NestedIndexes
 from mirror.observe.recorder import Recorder
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, RepositoryName, canonical_registry
-from mirror.private import open_logins, open_rights
+from mirror.private import open_logins, open_public, open_rights
 from mirror.proxy.access import Access
 from mirror.proxy.admission import bounded_requests
 from mirror.proxy.blob_response import SendLimits
@@ -159,8 +159,8 @@ async def open_mirror(
         default = canonical_registry(config.default_upstream)
         names = UpstreamNames(wiring.upstream_names(config), default, wiring.server_names(config))
         ways = {name: Way(client, manifests, blobs, listings) for name, client in clients.items()}
-        rights = await open_rights(config, upstreams.guards, stack, has_chores=has_chores)
-        access = Access(links, ways, upstreams.guards, rights)
+        public = await open_public(config, upstreams.guards, database, stack, has_chores=has_chores)
+        access = Access(links, ways, public, await open_rights(config, upstreams.guards, stack, has_chores=has_chores))
         logins = open_logins(config, names)
         warm = WarmAnswers(min(1.0, config.tags.ttl), server=USER_AGENT)
         registry = Registry(

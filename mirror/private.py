@@ -1,7 +1,8 @@
-"""Wires what serves private content: for each upstream that clients' credentials are passed to, a store and caches of its own.
+"""Wires what tells private content from public, and what serves the private.
 
-Nothing here is shared with what is public, with another upstream, or with the publisher: whoever asks another repository for a
-digest that is here finds nothing of it.
+For each upstream that clients' credentials are passed to there is a store and caches of its own. Nothing of that is shared with
+what is public, with another upstream, or with the publisher: whoever asks another repository for a digest that is there finds
+nothing of it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from mirror.background import running
-from mirror.chores import sweep_parts
+from mirror.chores import drop_sightings, sweep_parts
 from mirror.config import wiring
 from mirror.config.models import Config
 from mirror.data import DataDirectory
@@ -22,12 +23,15 @@ from mirror.fetch.private_memory import RememberedLinks, RememberedTags
 from mirror.oci.digest import Digest
 from mirror.proxy.client_address import AddressRanges
 from mirror.proxy.logins import Logins
+from mirror.proxy.public import PublicLimits, PublicRepositories
 from mirror.proxy.rights import Rights, RightsLimits
 from mirror.proxy.routes import UpstreamNames
 from mirror.proxy.seal import Seal, seal_key
 from mirror.proxy.ways import Way
+from mirror.state.engine import Database
 from mirror.store.blobs import BlobStore
 from mirror.store.evictor import Evictor, Needed
+from mirror.store.sightings import Sightings
 from mirror.upstream.client import UpstreamClient
 
 
@@ -39,6 +43,23 @@ class _NothingNeeded:
 
     async def held(self, digests: Sequence[Digest]) -> frozenset[Digest]:  # noqa: ARG002
         return frozenset()
+
+
+async def open_public(
+    config: Config, guards: Mapping[str, UpstreamClient], database: Database, stack: AsyncExitStack, *, has_chores: bool
+) -> PublicRepositories:
+    """Which repositories anybody may read. guards: anonymous clients of upstreams where that has to be shown.
+
+    has_chores: whether to do what one process of a server does for all of them.
+    """
+    access, tags = config.access, config.tags
+    sightings = Sightings(database)
+    limits = PublicLimits(fresh=access.public, kept=access.public_kept, hold=tags.hold, patience=tags.patience)
+    public = PublicRepositories(guards, sightings, limits)
+    stack.push_async_callback(public.close)
+    if has_chores:
+        await stack.enter_async_context(running("sightings", lambda: drop_sightings(sightings, access.public_kept)))
+    return public
 
 
 async def open_rights(

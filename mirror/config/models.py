@@ -137,6 +137,8 @@ class AccessSettings(Section):
     trusted_proxies: tuple[Addresses, ...] = Field(default=(), max_length=1000)
     users_file: str = Field(default="", max_length=4000)
     issuers: dict[str, IssuerSettings] = Field(default={}, max_length=100)
+    public: Duration = Field(default=10 * MINUTE, ge=1, le=DAY)
+    public_kept: Duration = Field(default=DAY, ge=1, le=30 * DAY)
     rights: Duration = Field(default=MINUTE, ge=1, le=HOUR)
     rights_kept: Duration = Field(default=HOUR, ge=1, le=DAY)
     token_time: Duration = Field(default=5 * MINUTE, ge=MINUTE, le=HOUR)
