@@ -7,19 +7,22 @@ nothing of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from mirror.background import running
 from mirror.chores import drop_sightings, sweep_parts
 from mirror.config import wiring
 from mirror.config.models import Config
 from mirror.data import DataDirectory
+from mirror.errors import MirrorError
 from mirror.fetch.blobs import BlobFetcher
 from mirror.fetch.listings import ListingLimits, Listings
 from mirror.fetch.manifests import ManifestFetcher
 from mirror.fetch.private_memory import RememberedLinks, RememberedTags
+from mirror.metrics import Metrics, private_store
 from mirror.oci.digest import Digest
 from mirror.proxy.client_address import AddressRanges
 from mirror.proxy.logins import Logins
@@ -62,19 +65,54 @@ async def open_public(
     return public
 
 
-async def open_rights(
-    config: Config, anonymous: Mapping[str, UpstreamClient], stack: AsyncExitStack, *, has_chores: bool = True
-) -> Rights:
-    """Rights of clients, with the ways to what they may read. anonymous: clients of upstreams, whose rights are replaced.
+@dataclass(frozen=True, slots=True)
+class PrivateContent:
+    """What there is for clients' own accounts."""
 
-    has_chores: whether to do what one process of a server does for all of them. Raises StorageFull, Unavailable.
+    rights: Rights
+    """Of clients, with the ways to what they may read."""
+    fetchers: Mapping[BlobStore, BlobFetcher]
+
+    @property
+    def stores(self) -> Collection[BlobStore]:
+        """One of each upstream."""
+        return self.fetchers.keys()
+
+    @property
+    def active_fills(self) -> int:
+        """Blobs on their way in."""
+        return sum(blobs.active_fills for blobs in self.fetchers.values())
+
+    async def problem(self) -> str | None:
+        """Why blobs are not kept now, or one was not lately, for the operator; None if they are."""
+        for store, blobs in self.fetchers.items():
+            try:
+                store.check_space(0)
+            except MirrorError as error:
+                return str(error)
+            if blobs.storage_problem is not None:  # It names the blob, which is nobody's business.
+                return f"a blob found no room in {store.layout.root}: free space, or move the data directory"
+        return None
+
+
+async def open_private(
+    config: Config, anonymous: Mapping[str, UpstreamClient], metrics: Metrics, stack: AsyncExitStack, *, has_chores: bool
+) -> PrivateContent:
+    """Open a store and a way for each upstream that clients' credentials are passed to.
+
+    anonymous: clients of upstreams, whose rights are replaced. has_chores: whether to do what one process of a server does for
+    all of them. Raises StorageFull, Unavailable.
     """
-    passing = [name for name, upstream in config.active_upstreams.items() if upstream.private == "client"]
-    ways = {name: await _open_way(config, anonymous[name], stack, has_chores=has_chores) for name in passing}
+    ways: dict[str, Way] = {}
+    fetchers: dict[BlobStore, BlobFetcher] = {}
+    for name in (name for name, upstream in config.active_upstreams.items() if upstream.private == "client"):
+        store = BlobStore(DataDirectory(config.data).private / name, config.store.min_free)
+        way = await _open_way(config, anonymous[name], store, metrics, stack, has_chores=has_chores)
+        ways[name], fetchers[store] = way, way.blobs
     access = config.access
     rights = Rights(ways, RightsLimits(fresh=access.rights, kept=access.rights_kept, wrong=access.wrong_passwords))
     stack.push_async_callback(rights.close)
-    return rights
+    return PrivateContent(rights, fetchers)
 
 
 def open_logins(config: Config, names: UpstreamNames) -> Logins | None:
@@ -93,15 +131,22 @@ def open_logins(config: Config, names: UpstreamNames) -> Logins | None:
     )
 
 
-async def _open_way(config: Config, client: UpstreamClient, stack: AsyncExitStack, *, has_chores: bool) -> Way:
-    root = DataDirectory(config.data).private / client.upstream.name
-    store = BlobStore(root, config.store.min_free)
-    evictor = Evictor(store, _NothingNeeded(), replace(wiring.eviction_policy(config), max_bytes=config.store.private_size))
+async def _open_way(
+    config: Config, client: UpstreamClient, store: BlobStore, metrics: Metrics, stack: AsyncExitStack, *, has_chores: bool
+) -> Way:
+    label = private_store(client.upstream.name)
+    evictor = Evictor(
+        store,
+        _NothingNeeded(),
+        replace(wiring.eviction_policy(config), max_bytes=config.store.private_size),
+        on_evicted=partial(metrics.evicted, label),
+        on_census=partial(metrics.stored, label),
+    )
     if has_chores:
         await stack.enter_async_context(running("private_sweep", lambda: sweep_parts(store, config.store.keep_parts)))
         await stack.enter_async_context(running("private_eviction", evictor.run))
     tags, links = RememberedTags(config.memory.tags), RememberedLinks(config.memory.links)
-    blobs = BlobFetcher(store, wiring.fetch_limits(config), make_room=evictor.make_room)
+    blobs = BlobFetcher(store, wiring.fetch_limits(config), on_end=metrics.fill, make_room=evictor.make_room)
     stack.push_async_callback(blobs.close)
     manifests = ManifestFetcher(store, tags, links, wiring.manifest_limits(config), is_at_hand=blobs.is_at_hand)
     stack.push_async_callback(manifests.close)

@@ -180,9 +180,7 @@ async def test_what_another_client_did_not_find_says_nothing_to_who_asks_for_wha
     assert [type(answer) for answer in answers] == [NotFound, type(None), NotFound]
 
 
-async def test_a_hub_that_does_not_answer_is_waited_for_only_where_nothing_is_known(
-    process: Process, clock: Clock
-) -> None:
+async def test_a_hub_that_does_not_answer_is_waited_for_only_where_nothing_is_known(process: Process, clock: Clock) -> None:
     await check(process())
     clock.advance(FRESH + 1)
     asked, answered = 0, asyncio.Event()
