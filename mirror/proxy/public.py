@@ -101,7 +101,7 @@ class PublicRepositories:
                 await self._find_out(name, ask)
         except TimeoutError:
             if self._counts(name, self._limits.kept):
-                self._take_for_public(name, "the upstream takes long to answer")
+                self._take_for_public(name, f"there is no answer within {self._limits.patience:g} s")
                 return
             await self._find_out(name, ask)
 
