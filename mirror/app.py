@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,14 +32,14 @@ from mirror.jobs.queue import Queue
 from mirror.jobs.repositories import Repositories
 from mirror.jobs.statuses import Statuses
 from mirror.jobs.usage import Usage
-from mirror.metrics import Metrics
+from mirror.metrics import PUBLIC_STORE, Metrics
 from mirror.observe.events import PullQueue
 from mirror.observe.intake import Intake
 from mirror.observe.nested import Fetch, NestedIndexes
 from mirror.observe.recorder import Recorder
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, RepositoryName, canonical_registry
-from mirror.private import open_logins, open_rights
+from mirror.private import PrivateContent, open_logins, open_private, open_public
 from mirror.proxy.access import Access
 from mirror.proxy.blob_response import SendLimits
 from mirror.proxy.client_address import AddressRanges
@@ -170,9 +171,9 @@ async def open_mirror(
         default = canonical_registry(config.default_upstream)
         names = UpstreamNames(wiring.upstream_names(config), default, wiring.server_names(config))
         ways = {name: Way(client, manifests, blobs, listings) for name, client in clients.items()}
-        rights = await open_rights(config, upstreams.guards, stack, has_chores=has_chores)
-        access = Access(links, ways, upstreams.guards, rights)
-        logins = open_logins(config, names)
+        private = await open_private(config, upstreams.guards, metrics, stack, has_chores=has_chores)
+        public = await open_public(config, upstreams.guards, database, stack, has_chores=has_chores)
+        access, logins = Access(links, ways, public, private.rights), open_logins(config, names)
         warm = WarmAnswers(
             min(1.0, config.tags.ttl), server=USER_AGENT, pulls=pulls, passes_credentials=config.passes_credentials
         )
@@ -188,7 +189,7 @@ async def open_mirror(
             redirects=redirects,
         )
         publisher_probes = _publisher_probes(conditions) if config.publish.enabled else {}
-        probes = {**_probes(store, blobs, statuses), "upstreams": upstreams.problem, **publisher_probes}
+        probes = {**_probes(store, blobs, private, statuses), "upstreams": upstreams.problem, **publisher_probes}
         status = StatusApi(
             statuses,
             Repositories(database),
@@ -197,10 +198,10 @@ async def open_mirror(
             probes,
             pins=Pins(database),
             elsewhere=server.health if server else None,
-            needed=_needs(store, server),
+            needed=_needs([store, *private.stores], server),
         )
         metrics.watch_disk(DataDirectory(config.data).free_bytes)
-        metrics.watch_fills(lambda: blobs.active_fills)
+        metrics.watch_fills(lambda: blobs.active_fills + private.active_fills)
         routes = [*registry.routes(), *status.routes(), *(logins.routes() if logins else [])]
         yield Mirror(
             _application(config, routes, _metrics_handler(metrics, server)),
@@ -234,7 +235,9 @@ def _at_hand(blobs: BlobFetcher, redirects: Redirects | None) -> Callable[[Diges
 def _evictor(config: Config, store: BlobStore, database: Database, metrics: Metrics) -> Evictor:
     needs = BlobNeeds(database, store, live_seconds=config.store.live, max_manifest_bytes=config.fetch.max_manifest)
     policy = wiring.eviction_policy(config)
-    return Evictor(store, needs, policy, on_evicted=metrics.evicted, on_census=metrics.stored)
+    return Evictor(
+        store, needs, policy, on_evicted=partial(metrics.evicted, PUBLIC_STORE), on_census=partial(metrics.stored, PUBLIC_STORE)
+    )
 
 
 def _guard(config: Config) -> Guard:
@@ -270,7 +273,7 @@ async def _open_recorder(
     return pulls
 
 
-def _probes(store: BlobStore, blobs: BlobFetcher, statuses: Statuses) -> dict[str, HealthProbe]:
+def _probes(store: BlobStore, blobs: BlobFetcher, private: PrivateContent, statuses: Statuses) -> dict[str, HealthProbe]:
     async def store_probe() -> str | None:
         try:
             store.check_space(0)
@@ -285,10 +288,11 @@ def _probes(store: BlobStore, blobs: BlobFetcher, statuses: Statuses) -> dict[st
             return str(error)
         return None
 
-    return {"store": store_probe, "state": state_probe}
+    probes: dict[str, HealthProbe] = {"store": store_probe, "state": state_probe}
+    return probes | ({"private_store": private.problem} if private.stores else {})
 
 
-def _needs(store: BlobStore, server: Server | None) -> dict[str, HealthProbe]:
+def _needs(stores: Sequence[BlobStore], server: Server | None) -> dict[str, HealthProbe]:
     """What must be well for this server to get traffic."""
 
     async def accepting() -> str | None:
@@ -296,7 +300,8 @@ def _needs(store: BlobStore, server: Server | None) -> dict[str, HealthProbe]:
 
     async def readable() -> str | None:
         try:
-            await asyncio.to_thread(store.check_readable)
+            for store in stores:
+                await asyncio.to_thread(store.check_readable)
         except MirrorError as error:
             return str(error)
         return None

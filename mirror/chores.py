@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import structlog
 
@@ -12,6 +13,7 @@ from mirror.jobs.conditions import Conditions
 from mirror.jobs.statuses import Statuses
 from mirror.metrics import Metrics
 from mirror.store.blobs import BlobStore
+from mirror.store.sightings import Sightings
 
 log = structlog.get_logger()
 
@@ -45,4 +47,12 @@ async def sweep_parts(store: BlobStore, unused_seconds: float) -> None:
         else:
             if swept.files:
                 log.info("parts_swept", files=swept.files, size=swept.size)
+        await asyncio.sleep(_SWEEP_SECONDS)
+
+
+async def drop_sightings(sightings: Sightings, kept_seconds: float) -> None:
+    """Forget which repositories were public so long ago that it counts no more, at once and then daily, until cancelled."""
+    while True:
+        with contextlib.suppress(Unavailable):  # The probe of the state database says so.
+            await sightings.drop_before(time.time() - kept_seconds)
         await asyncio.sleep(_SWEEP_SECONDS)

@@ -21,6 +21,14 @@ from mirror.upstream.model import UpstreamRequest
 _SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
 _AGES = (60.0, 600.0, 3600.0, 6 * 3600.0, 86_400.0, 7 * 86_400.0, 30 * 86_400.0)
 
+PUBLIC_STORE = "public"
+"""What a store is called in metrics: the one of all that is public."""
+
+
+def private_store(upstream: str) -> str:
+    """The same of what clients' own accounts read at an upstream."""
+    return f"private/{upstream}"
+
 
 class _Registry(CollectorRegistry):
     """Without the `_created` times that the library adds to every counter: they double the text, and nobody asks for them."""
@@ -96,10 +104,17 @@ class Metrics:
         self._connections = Gauge("debark_open_connections", "Connections of clients, by worker process", registry=registry)
         self._filling = Gauge("debark_fills_under_way", "Blobs on their way in, by worker process", registry=registry)
         self._free = Gauge("debark_disk_free_bytes", "Free space where the data directory is", registry=registry)
-        self._evicted = Counter("debark_blobs_evicted", "Blobs removed from the cache to have room", registry=registry)
-        self._evicted_bytes = Counter("debark_evicted_bytes", "Bytes in them", registry=registry)
-        self._stored = Gauge("debark_stored_blobs", "Blobs in the cache, when they were last counted", registry=registry)
-        self._stored_bytes = Gauge("debark_stored_bytes", "Bytes in them", registry=registry)
+        self._evicted = Counter(
+            "debark_blobs_evicted",
+            "Blobs removed to have room; store: public, or private/<upstream>",
+            ("store",),
+            registry=registry,
+        )
+        self._evicted_bytes = Counter("debark_evicted_bytes", "Bytes in them", ("store",), registry=registry)
+        self._stored = Gauge(
+            "debark_stored_blobs", "Blobs in the store, when they were last counted", ("store",), registry=registry
+        )
+        self._stored_bytes = Gauge("debark_stored_bytes", "Bytes in them", ("store",), registry=registry)
         if process:
             ProcessCollector(registry=registry)
         for state in State:
@@ -125,15 +140,15 @@ class Metrics:
         """A fetch of a blob ended."""
         self._fills.labels(result).inc()
 
-    def evicted(self, files: int, size: int) -> None:
-        """Blobs went to have room; size in bytes."""
-        self._evicted.inc(files)
-        self._evicted_bytes.inc(size)
+    def evicted(self, store: str, files: int, size: int) -> None:
+        """Blobs went to have room; size in bytes. store: see `PUBLIC_STORE`, `private_store`."""
+        self._evicted.labels(store).inc(files)
+        self._evicted_bytes.labels(store).inc(size)
 
-    def stored(self, count: int, size: int) -> None:
-        """The blobs in the cache were counted; size in bytes."""
-        self._stored.set(count)
-        self._stored_bytes.set(size)
+    def stored(self, store: str, count: int, size: int) -> None:
+        """The blobs in a store were counted; size in bytes."""
+        self._stored.labels(store).set(count)
+        self._stored_bytes.labels(store).set(size)
 
     def upstream_request(self, request: UpstreamRequest) -> None:
         """One request to an upstream came to its end."""

@@ -1,33 +1,40 @@
-"""Wires what serves private content: for each upstream that clients' credentials are passed to, a store and caches of its own.
+"""Wires what tells private content from public, and what serves the private.
 
-Nothing here is shared with what is public, with another upstream, or with the publisher: whoever asks another repository for a
-digest that is here finds nothing of it.
+For each upstream that clients' credentials are passed to there is a store and caches of its own. Nothing of that is shared with
+what is public, with another upstream, or with the publisher: whoever asks another repository for a digest that is there finds
+nothing of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from mirror.background import running
-from mirror.chores import sweep_parts
+from mirror.chores import drop_sightings, sweep_parts
 from mirror.config import wiring
 from mirror.config.models import Config
 from mirror.data import DataDirectory
+from mirror.errors import MirrorError
 from mirror.fetch.blobs import BlobFetcher
 from mirror.fetch.listings import ListingLimits, Listings
 from mirror.fetch.manifests import ManifestFetcher
 from mirror.fetch.private_memory import RememberedLinks, RememberedTags
+from mirror.metrics import Metrics, private_store
 from mirror.oci.digest import Digest
 from mirror.proxy.client_address import AddressRanges
 from mirror.proxy.logins import Logins
+from mirror.proxy.public import PublicLimits, PublicRepositories
 from mirror.proxy.rights import Rights, RightsLimits
 from mirror.proxy.routes import UpstreamNames
 from mirror.proxy.seal import Seal, seal_key
 from mirror.proxy.ways import Way
+from mirror.state.engine import Database
 from mirror.store.blobs import BlobStore
 from mirror.store.evictor import Evictor, Needed
+from mirror.store.sightings import Sightings
 from mirror.upstream.client import UpstreamClient
 
 
@@ -41,19 +48,71 @@ class _NothingNeeded:
         return frozenset()
 
 
-async def open_rights(
-    config: Config, anonymous: Mapping[str, UpstreamClient], stack: AsyncExitStack, *, has_chores: bool = True
-) -> Rights:
-    """Rights of clients, with the ways to what they may read. anonymous: clients of upstreams, whose rights are replaced.
+async def open_public(
+    config: Config, guards: Mapping[str, UpstreamClient], database: Database, stack: AsyncExitStack, *, has_chores: bool
+) -> PublicRepositories:
+    """Which repositories anybody may read. guards: anonymous clients of upstreams where that has to be shown.
 
-    has_chores: whether to do what one process of a server does for all of them. Raises StorageFull, Unavailable.
+    has_chores: whether to do what one process of a server does for all of them.
     """
-    passing = [name for name, upstream in config.active_upstreams.items() if upstream.private == "client"]
-    ways = {name: await _open_way(config, anonymous[name], stack, has_chores=has_chores) for name in passing}
+    access, tags = config.access, config.tags
+    sightings = Sightings(database)
+    limits = PublicLimits(fresh=access.public, kept=access.public_kept, hold=tags.hold, patience=tags.patience)
+    public = PublicRepositories(guards, sightings, limits)
+    stack.push_async_callback(public.close)
+    if has_chores:
+        await stack.enter_async_context(running("sightings", lambda: drop_sightings(sightings, access.public_kept)))
+    return public
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateContent:
+    """What there is for clients' own accounts."""
+
+    rights: Rights
+    """Of clients, with the ways to what they may read."""
+    fetchers: Mapping[BlobStore, BlobFetcher]
+
+    @property
+    def stores(self) -> Collection[BlobStore]:
+        """One of each upstream."""
+        return self.fetchers.keys()
+
+    @property
+    def active_fills(self) -> int:
+        """Blobs on their way in."""
+        return sum(blobs.active_fills for blobs in self.fetchers.values())
+
+    async def problem(self) -> str | None:
+        """Why blobs are not kept now, or one was not lately, for the operator; None if they are."""
+        for store, blobs in self.fetchers.items():
+            try:
+                store.check_space(0)
+            except MirrorError as error:
+                return str(error)
+            if blobs.storage_problem is not None:  # It names the blob, which is nobody's business.
+                return f"a blob found no room in {store.layout.root}: free space, or move the data directory"
+        return None
+
+
+async def open_private(
+    config: Config, anonymous: Mapping[str, UpstreamClient], metrics: Metrics, stack: AsyncExitStack, *, has_chores: bool
+) -> PrivateContent:
+    """Open a store and a way for each upstream that clients' credentials are passed to.
+
+    anonymous: clients of upstreams, whose rights are replaced. has_chores: whether to do what one process of a server does for
+    all of them. Raises StorageFull, Unavailable.
+    """
+    ways: dict[str, Way] = {}
+    fetchers: dict[BlobStore, BlobFetcher] = {}
+    for name in (name for name, upstream in config.active_upstreams.items() if upstream.private == "client"):
+        store = BlobStore(DataDirectory(config.data).private / name, config.store.min_free)
+        way = await _open_way(config, anonymous[name], store, metrics, stack, has_chores=has_chores)
+        ways[name], fetchers[store] = way, way.blobs
     access = config.access
     rights = Rights(ways, RightsLimits(fresh=access.rights, kept=access.rights_kept, wrong=access.wrong_passwords))
     stack.push_async_callback(rights.close)
-    return rights
+    return PrivateContent(rights, fetchers)
 
 
 def open_logins(config: Config, names: UpstreamNames) -> Logins | None:
@@ -72,15 +131,22 @@ def open_logins(config: Config, names: UpstreamNames) -> Logins | None:
     )
 
 
-async def _open_way(config: Config, client: UpstreamClient, stack: AsyncExitStack, *, has_chores: bool) -> Way:
-    root = DataDirectory(config.data).private / client.upstream.name
-    store = BlobStore(root, config.store.min_free)
-    evictor = Evictor(store, _NothingNeeded(), replace(wiring.eviction_policy(config), max_bytes=config.store.private_size))
+async def _open_way(
+    config: Config, client: UpstreamClient, store: BlobStore, metrics: Metrics, stack: AsyncExitStack, *, has_chores: bool
+) -> Way:
+    label = private_store(client.upstream.name)
+    evictor = Evictor(
+        store,
+        _NothingNeeded(),
+        replace(wiring.eviction_policy(config), max_bytes=config.store.private_size),
+        on_evicted=partial(metrics.evicted, label),
+        on_census=partial(metrics.stored, label),
+    )
     if has_chores:
         await stack.enter_async_context(running("private_sweep", lambda: sweep_parts(store, config.store.keep_parts)))
         await stack.enter_async_context(running("private_eviction", evictor.run))
     tags, links = RememberedTags(config.memory.tags), RememberedLinks(config.memory.links)
-    blobs = BlobFetcher(store, wiring.fetch_limits(config), make_room=evictor.make_room)
+    blobs = BlobFetcher(store, wiring.fetch_limits(config), on_end=metrics.fill, make_room=evictor.make_room)
     stack.push_async_callback(blobs.close)
     manifests = ManifestFetcher(store, tags, links, wiring.manifest_limits(config), is_at_hand=blobs.is_at_hand)
     stack.push_async_callback(manifests.close)

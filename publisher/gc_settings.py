@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mirror.config.models import CollectionSettings
+from mirror.config.publish import CollectionSettings
 from publisher.gc.policy import CollectionLimits
 
 

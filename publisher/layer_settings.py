@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mirror.config.models import PublishSettings
+from mirror.config.publish import PublishSettings
 from publisher.layers.limits import LayerLimits
 from publisher.layers.permissions import PermissionPolicy
 from publisher.layers.policy import LayerPolicy

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirror.config.models import Config, PublishSettings, S3Settings
+from mirror.config.models import Config
+from mirror.config.publish import PublishSettings, S3Settings
 from mirror.data import DataDirectory
 from mirror.errors import InvalidInput
 from publisher.objects import credentials

@@ -13,6 +13,7 @@ def contradictions(config: Config) -> Iterator[tuple[Place, str]]:
     yield from _upstream_names(config)
     yield from _credentials(config)
     yield from _clients_credentials(config)
+    yield from _kept_answers(config)
     yield from _certificate(config)
     yield from _publishing(config)
 
@@ -74,8 +75,12 @@ def _clients_credentials(config: Config) -> Iterator[tuple[Place, str]]:
                 ("access", key),
                 f'cannot be used with private = "client" of upstream "{name}": a request has room for one user and password only',
             )
-    if config.access.rights_kept < config.access.rights:
-        yield ("access", "rights_kept"), "is shorter than 'rights'"
+
+
+def _kept_answers(config: Config) -> Iterator[tuple[Place, str]]:
+    for key in ("public", "rights"):
+        if getattr(config.access, f"{key}_kept") < getattr(config.access, key):
+            yield ("access", f"{key}_kept"), f"is shorter than '{key}'"
 
 
 def _publishing(config: Config) -> Iterator[tuple[Place, str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import structlog
@@ -21,15 +21,13 @@ from mirror.errors import Denied, NotFound, Unauthenticated, Unavailable
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Descriptor
 from mirror.oci.reference import Reference, RepositoryName
+from mirror.proxy.public import Ask, PublicRepositories
 from mirror.proxy.rights import Rights
 from mirror.proxy.visitor import ANYBODY, Visitor
 from mirror.proxy.ways import Way
-from mirror.upstream.client import UpstreamClient
 from mirror.upstream.model import Credential
 
 log = structlog.get_logger()
-
-_Ask = Callable[[UpstreamClient], Awaitable[object]]
 
 
 class Links(Protocol):
@@ -46,7 +44,7 @@ class Access:
         self,
         links: Links,
         ways: Mapping[str, Way],
-        guards: Mapping[str, UpstreamClient],
+        public: PublicRepositories,
         rights: Rights | None = None,
         *,
         remembered: int = 50_000,
@@ -54,20 +52,15 @@ class Access:
         longest: float = 86_400.0,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """ways: by registry, with the mirror's rights. guards: anonymous ones, where private content stays private.
+        """ways: by registry, with the mirror's rights. public: which repositories anybody may read, where that has to be shown.
 
-        rights: of clients with credentials of their own. remembered, seconds: how many answers of upstreams are kept, and for how
-        long. longest: seconds for which a repository that was shown to be public counts as public while the upstream cannot be
-        asked again.
+        rights: of clients with credentials of their own. remembered, seconds: how many answers of upstreams about blobs are kept,
+        and for how long; longest: those of private blobs, whose repositories are looked at each time.
         """
         self._links = links
         self._ways = ways
-        self._guards = guards
+        self._public = public
         self._rights = rights or Rights({})
-        self._seconds = seconds
-        self._timer = timer
-        # When each repository was last seen to be public.
-        self._public: TTLCache[RepositoryName, float] = TTLCache(remembered, max(longest, seconds), timer)
         self._confirmed: TTLCache[tuple[RepositoryName, Digest], int | None] = TTLCache(remembered, seconds, timer)
         # The right to the repository is looked at each time, and a blob's place does not change: so that an outage is survived.
         self._confirmed_private: TTLCache[tuple[RepositoryName, Digest], int | None] = TTLCache(remembered, longest, timer)
@@ -97,17 +90,16 @@ class Access:
         confirmed[key] = size
         return way, size
 
-    async def _way(self, name: RepositoryName, visitor: Visitor, ask: _Ask) -> Way:
+    async def _way(self, name: RepositoryName, visitor: Visitor, ask: Ask) -> Way:
         """ask: for anything of the repository."""
-        guard = self._guards.get(name.registry)
         way = self._ways[name.registry]
-        if guard is None:
+        if not self._public.are_asked_of(name.registry):
             return way
         credential = visitor.credential if self._rights.are_passed_to(name.registry) else None
         if credential is not None and (shown := self._rights.shown(name, credential)) is not None:
             return shown
         try:
-            await self._check_public(name, lambda: ask(guard))
+            await self._check_public(name, ask)
         except (Denied, NotFound) as error:
             if credential is not None:
                 return await self._show(name, visitor, credential, ask)
@@ -123,7 +115,7 @@ class Access:
             return shown
         return way
 
-    async def _show(self, name: RepositoryName, visitor: Visitor, credential: Credential, ask: _Ask) -> Way:
+    async def _show(self, name: RepositoryName, visitor: Visitor, credential: Credential, ask: Ask) -> Way:
         try:
             return await self._rights.show(name, visitor, ask)
         except Unavailable as error:
@@ -133,22 +125,11 @@ class Access:
             log.warning("right_taken_for_granted", name=str(name), reason=str(error))
             return shown
 
-    async def _check_public(self, name: RepositoryName, ask: Callable[[], Awaitable[object]]) -> None:
-        """ask: for anything of the repository, as nobody."""
-        seen = self._public.get(name)
-        if seen is not None and self._timer() - seen < self._seconds:
-            return
+    async def _check_public(self, name: RepositoryName, ask: Ask) -> None:
         try:
-            await ask()
+            await self._public.check(name, ask)
         except Denied as error:
-            self._public.pop(name, None)
             raise self._private(name) from error
-        except Unavailable as error:
-            if seen is None:
-                raise
-            log.warning("taken_for_public", name=str(name), reason=str(error))
-            return
-        self._public[name] = self._timer()
 
     def _private(self, name: RepositoryName) -> Denied:
         if self._rights.are_passed_to(name.registry):

@@ -15,7 +15,7 @@ from mirror.errors import InvalidInput
 from mirror.state.engine import POSTGRESQL, Database
 from mirror.state.schema import metadata
 
-HEAD = "0007"
+HEAD = "0008"
 """The revision that `mirror.state.schema` describes: the newest one in `migrations/versions`."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

@@ -54,6 +54,16 @@ links = Table(
     comment="Content that a repository may serve: its manifests and all that they name",
 )
 
+public_repositories = Table(
+    "public_repositories",
+    metadata,
+    Column("registry", Text, nullable=False),
+    Column("repository", Text, nullable=False),
+    Column("seen_at", Double, nullable=False, index=True),
+    PrimaryKeyConstraint("registry", "repository"),
+    comment="When an upstream last gave a repository to a client without credentials, where the mirror itself has some",
+)
+
 images = Table(
     "images",
     metadata,

@@ -177,6 +177,31 @@ async def test_a_tag_that_one_worker_has_asked_for_again_is_fresh_for_the_other(
     assert (hub.count("GET", "/manifests/"), hub.count("HEAD", "/manifests/")) == (1, 1)
 
 
+async def test_that_a_repository_is_public_is_known_to_all_workers_and_after_a_restart_while_the_hub_is_away(
+    tmp_path: Path, hub: FaultyRegistry
+) -> None:
+    image = add_image(hub, "team/app", "1", LAYER)
+    path = f"/v2/{NAME}/manifests/1"
+    async with serving(tmp_path, hub, SETTINGS + f'[upstreams."{HUB}"]\nprivate = "client"\n') as debark:
+        opened = await by_worker(debark)
+        for connection in opened:
+            assert (await asyncio.to_thread(ask, connection, path)).body == image.raw
+            connection.close()
+        # The first worker asked as nobody; the second one for nothing at all.
+        assert (hub.count("HEAD", "/manifests/"), hub.count("GET", "/manifests/")) == (1, 1)
+        for digest in (image.layer, image.config):
+            assert (await asyncio.to_thread(debark.client().blob, NAME, str(digest))).status == 200
+        await asyncio.to_thread(debark.stop)
+        await hub.kill()
+        await asyncio.to_thread(debark.start)
+        opened = await by_worker(debark)
+        for connection in opened:
+            assert (await asyncio.to_thread(ask, connection, path)).body == image.raw
+            assert (await asyncio.to_thread(ask, connection, f"/v2/{NAME}/blobs/{image.layer}")).body == LAYER
+            assert (await asyncio.to_thread(ask, connection, "/v2/hub.test/team/other/manifests/1")).status == 503
+            connection.close()
+
+
 async def test_a_cold_blob_is_one_request(tmp_path: Path, hub: FaultyRegistry) -> None:
     image = add_image(hub, "team/app", "1", LAYER)
     hub.faults.hold_at = HELD

@@ -1,4 +1,4 @@
-"""Tags and links in memory, which can be made to fail as a database does."""
+"""Tags, links and sightings in memory, which can be made to fail as a database does."""
 
 from __future__ import annotations
 
@@ -66,3 +66,19 @@ class MemoryLinks:
         self.asked += 1
         if self.is_down:
             raise Unavailable("the state database is down")
+
+
+class MemorySightings:
+    """A SightingStore."""
+
+    def __init__(self) -> None:
+        self.times: dict[RepositoryName, float] = {}
+
+    async def seen(self, name: RepositoryName) -> float | None:
+        return self.times.get(name)
+
+    async def note(self, name: RepositoryName, at: float) -> None:
+        self.times[name] = at
+
+    async def forget(self, name: RepositoryName) -> None:
+        self.times.pop(name, None)

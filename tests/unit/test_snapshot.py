@@ -5,7 +5,7 @@ import json
 from prometheus_client.parser import text_string_to_metric_families
 
 from mirror.jobs.model import State
-from mirror.metrics import Metrics
+from mirror.metrics import PUBLIC_STORE, Metrics
 from mirror.snapshot import Family, Snapshot, added, exposition, lasting, of_worker
 
 
@@ -30,7 +30,7 @@ def two() -> tuple[Metrics, Metrics]:
         for _ in range(times):
             metrics.request(kind="blob", status=200, cache="hit", size=10, seconds=0.01)
     first.publish_jobs({State.QUEUED: 4})
-    first.stored(9, 900)
+    first.stored(PUBLIC_STORE, 9, 900)
     first.watch_connections(lambda: 5)
     second.watch_connections(lambda: 6)
     return first, second
@@ -51,7 +51,7 @@ def test_what_one_worker_knows_for_all_is_not_added_up() -> None:
     found = values(added([of(second, 1), of(first, 0)]))
 
     assert found["debark_publish_jobs", (("state", "queued"),)] == 4
-    assert found["debark_stored_bytes", ()] == 900
+    assert found["debark_stored_bytes", (("store", "public"),)] == 900
 
 
 def test_what_each_process_has_for_itself_tells_of_which_worker() -> None:

@@ -190,6 +190,7 @@ def test_limits_that_contradict_each_other_are_refused(file: Path) -> None:
     found = mistakes(file, '[publish]\nfirst_pause = "1 h"\nlongest_pause = "1 min"\nrepositories = ["a.org", "a.org"]\n')
     assert set(found) == {"publish.first_pause", "publish.repositories"}
     assert set(mistakes(file, '[publish]\nmin_free = "5 GiB"\n')) == {"publish.resume_free"}
+    assert set(mistakes(file, '[access]\npublic_kept = "5 min"\n')) == {"access.public_kept"}
 
 
 def test_the_policy_file_is_found_beside_the_settings(file: Path) -> None:

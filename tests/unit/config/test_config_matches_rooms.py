@@ -11,6 +11,7 @@ from mirror.fetch.filler import FetchLimits
 from mirror.fetch.manifests import ManifestLimits
 from mirror.jobs.retry import RetryPolicy
 from mirror.proxy.blob_response import SendLimits
+from mirror.proxy.public import PublicLimits
 from mirror.proxy.rights import RightsLimits
 from mirror.state.engine import DatabaseSettings
 from mirror.store.eviction import EvictionPolicy
@@ -143,10 +144,12 @@ def test_mirrors_of_an_upstream_have_its_bounds_but_neither_its_account_nor_its_
 
 
 def test_credentials() -> None:
-    settings, limits, rights = CONFIG.upstreams["docker.io"], HelperLimits(), RightsLimits()
+    settings, limits, rights, public = CONFIG.upstreams["docker.io"], HelperLimits(), RightsLimits(), PublicLimits()
     assert (settings.credential_time, settings.helper_time) == (limits.lifetime, limits.timeout)
     access = CONFIG.access
     assert (access.rights, access.rights_kept, access.wrong_passwords) == (rights.fresh, rights.kept, rights.wrong)
+    assert (access.public, access.public_kept) == (public.fresh, public.kept)
+    assert (CONFIG.tags.hold, CONFIG.tags.patience) == (public.hold, public.patience)
 
 
 def test_durations_are_shown_as_they_are_read() -> None:

@@ -13,11 +13,12 @@ from mirror.errors import Denied, NotFound, Unavailable
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, RepositoryName
 from mirror.proxy.access import Access
+from mirror.proxy.public import PublicLimits, PublicRepositories
 from mirror.proxy.ways import Way
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.model import Credential
 from tests.support.faulty_registry import FaultyRegistry
-from tests.support.memory_state import MemoryLinks
+from tests.support.memory_state import MemoryLinks, MemorySightings
 from tests.support.mirror_server import HUB, MirrorServer, add_image, mirror_server
 from tests.support.state import Clock
 from tests.support.upstreams import QUICK, session_for, upstream
@@ -70,6 +71,22 @@ async def test_what_a_public_repository_does_not_have_is_not_found_rather_than_d
         assert (await mirror.get("/v2/team/app/manifests/1")).status == 200
 
 
+async def test_what_was_public_is_served_after_a_restart_while_the_hub_is_away_and_nothing_else(tmp_path: Path) -> None:
+    async with with_account(tmp_path) as mirror:
+        mirror.hub.faults.auth, mirror.hub.faults.readers = "bearer", {"team/secret": dict([ACCOUNT])}
+        images = {name: add_image(mirror.hub, name, "1", LAYER + name.encode()) for name in ("team/app", "team/secret")}
+        assert (await mirror.get("/v2/team/secret/manifests/1")).status == 403
+        assert (await mirror.get("/v2/team/app/manifests/1")).status == 200
+        for blob in (images["team/app"].layer, images["team/app"].config):
+            assert (await mirror.get(f"/v2/team/app/blobs/{blob}")).status == 200
+    async with with_account(tmp_path) as mirror:
+        await mirror.hub.kill()
+        answer = await mirror.get("/v2/team/app/manifests/1")
+        assert (answer.status, answer.body) == (200, images["team/app"].raw)
+        assert (await mirror.get(f"/v2/team/app/blobs/{images['team/app'].layer}")).body == LAYER + b"team/app"
+        assert (await mirror.get("/v2/team/secret/manifests/1")).status == 503
+
+
 @pytest.fixture
 async def hub() -> AsyncIterator[FaultyRegistry]:
     async with FaultyRegistry() as registry:
@@ -79,12 +96,14 @@ async def hub() -> AsyncIterator[FaultyRegistry]:
 
 @asynccontextmanager
 async def access_of(hub: FaultyRegistry, clock: Clock, links: MemoryLinks | None = None) -> AsyncIterator[Access]:
+    """Without a state database that others use."""
     wanted = upstream(hub.url, credential=Credential(*ACCOUNT))
     async with session_for(wanted) as session:
         client = UpstreamClient(session, wanted, retry=QUICK)
         guard = UpstreamClient(session, wanted, anonymous=True, retry=QUICK)
         ways = {HUB: way_of(client)}
-        yield Access(links or MemoryLinks(), ways, {HUB: guard}, seconds=600, longest=86_400, timer=clock)
+        public = PublicRepositories({HUB: guard}, MemorySightings(), PublicLimits(hold=0), clock=clock)
+        yield Access(links or MemoryLinks(), ways, public, seconds=600, longest=86_400, timer=clock)
 
 
 def way_of(client: UpstreamClient) -> Way:
