@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from aiohttp import web
 
 from mirror.fetch.manifests import ManifestAnswer
 from mirror.fetch.result import CacheResult
-from mirror.jobs.model import ImageStatus
 from mirror.observe.events import Pull, PullQueue
 from mirror.oci.digest import Digest
 from mirror.oci.reference import ImageReference, Reference, RepositoryName
@@ -19,6 +17,8 @@ from mirror.proxy.access import Access
 from mirror.proxy.blob_response import SendLimits, blob_headers, send_blob
 from mirror.proxy.conditions import client_has, entity_tag, wants_revalidation
 from mirror.proxy.exchange import Exchange, current_exchange
+from mirror.proxy.hint_artifacts import Publications
+from mirror.proxy.hint_content import HintContent
 from mirror.proxy.hints import STATE_HEADER, hint_headers
 from mirror.proxy.listing import Discovery
 from mirror.proxy.logins import Logins
@@ -43,13 +43,6 @@ _KINDS = {
 }
 
 
-class Publications(Protocol):
-    """What is known of the /cvmfs path of an image."""
-
-    async def lookup(self, image: ImageReference, served: Digest) -> ImageStatus | None:
-        """The state of the image that is served for this name; never fails."""
-
-
 @dataclass(frozen=True, slots=True)
 class Registry:
     """Everything that answering a pull takes; its methods are the handlers."""
@@ -66,6 +59,8 @@ class Registry:
     """None if no upstream takes clients' own credentials."""
     redirects: Redirects | None = None
     """None if nobody is sent elsewhere for blobs."""
+    hint_content: HintContent | None = None
+    """None if the mirror has no artifacts of its own."""
     clock: Callable[[], float] = time.time
 
     def routes(self) -> list[web.RouteDef]:
@@ -100,6 +95,10 @@ class Registry:
         headers = {**API_HEADERS}
         if namespace and self.upstreams.find(namespace) == route.name.registry:
             headers["OCI-Namespace"] = namespace
+        own = await self.hint_content.answer(request, exchange, route) if self.hint_content is not None else None
+        if own is not None:
+            own.headers.update({**headers, CACHE_HEADER: CacheResult.HIT.value})
+            return own
         match route:
             case Route(Kind.MANIFEST, name, Reference() as reference):
                 return await self._manifest(request, exchange, ImageReference(name, reference), headers)
