@@ -123,6 +123,18 @@ async def take_down(here: Site) -> None:
     await here.known(None)
 
 
+@asynccontextmanager
+async def with_an_account(root: Path, image: Image, readers: dict[str, dict[str, str]]) -> AsyncIterator[MirrorServer]:
+    """A mirror started again with an account of its own, which it does not share. readers: of what is private, by repository."""
+    (root / "password").write_text("word")
+    account = {"username": "mirror", "password_file": str(root / "password")}
+    async with mirror_server(root, upstream=account) as mirror:
+        mirror.hub.faults.auth = "bearer"
+        mirror.hub.faults.readers = readers
+        mirror.hub.add_manifest(NAME, "plain", image.raw)
+        yield mirror
+
+
 @pytest.fixture
 async def here(tmp_path: Path) -> AsyncIterator[Site]:
     async with site(tmp_path) as started:
@@ -332,18 +344,22 @@ async def test_it_is_on_one_of_the_pages(here: Site) -> None:
     assert [one["artifactType"] for one in found if one not in many] == [TYPE]
 
 
+async def test_that_the_repository_is_public_is_asked_by_the_image(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        hint = await here.hint()
+        layer, _ = await here.layer(hint)
+    for path in (f"manifests/{hint['digest']}", f"blobs/{layer}", f"referrers/{hint['digest']}"):
+        async with with_an_account(tmp_path, here.image, {}) as mirror:  # Which has to ask at the first request.
+            assert (await mirror.get(f"/v2/{NAME}/{path}")).status == 200, path
+            assert {seen.path for seen in mirror.hub.seen} == {"/token", f"/v2/{NAME}/manifests/{here.image.digest}"}
+
+
 async def test_who_may_not_read_the_image_gets_nothing_of_it(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
         hint = await here.hint()
         layer, _ = await here.layer(hint)
-    # The repository has become private meanwhile; the mirror has an account of its own, which it does not share.
-    password = tmp_path / "password"
-    password.write_text("word")
-    account = {"username": "mirror", "password_file": str(password)}
-    async with mirror_server(tmp_path, upstream=account) as mirror:
-        mirror.hub.faults.auth = "bearer"
-        mirror.hub.faults.readers = {NAME: {"mirror": "word"}}
-        mirror.hub.add_manifest(NAME, "plain", here.image.raw)
+    # The repository has become private meanwhile.
+    async with with_an_account(tmp_path, here.image, {NAME: {"mirror": "word"}}) as mirror:
         for path in (f"referrers/{here.image.digest}", f"manifests/{hint['digest']}", f"blobs/{layer}"):
             answer = await mirror.get(f"/v2/{NAME}/{path}")
             assert (answer.status, answer.code) == (403, "DENIED"), path
