@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -364,3 +365,18 @@ async def test_who_may_not_read_the_image_gets_nothing_of_it(tmp_path: Path) -> 
             answer = await mirror.get(f"/v2/{NAME}/{path}")
             assert (answer.status, answer.code) == (403, "DENIED"), path
             assert FQRN.encode() not in answer.body
+
+
+async def test_what_is_read_with_a_clients_own_account_has_none(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        hint = await here.hint()
+        layer, _ = await here.layer(hint)
+    ada = f"Basic {b64encode(b'ada:word').decode()}"
+    async with mirror_server(tmp_path, upstream={"private": "client"}) as mirror:
+        mirror.hub.faults.auth = "bearer"
+        mirror.hub.faults.readers = {NAME: {"ada": "word"}}
+        mirror.hub.add_manifest(NAME, "plain", here.image.raw)
+        listed = await mirror.get(f"/v2/{NAME}/referrers/{here.image.digest}", Authorization=ada)
+        assert (listed.status, json.loads(listed.body)["manifests"]) == (200, [])
+        for path in (f"manifests/{hint['digest']}", f"blobs/{layer}"):
+            assert (await mirror.get(f"/v2/{NAME}/{path}", Authorization=ada)).status == 404, path
