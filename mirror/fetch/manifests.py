@@ -167,7 +167,7 @@ class ManifestFetcher:
         return _mark(answer, joined)
 
     async def _fetch_digest(self, client: UpstreamClient, name: RepositoryName, digest: Digest) -> ManifestAnswer:
-        async with self._turn(f"{name}@{digest}") as has_waited:
+        async with self._turn(f"{name}@{digest}", client) as has_waited:
             content = await self._local(name, digest) if has_waited else None
             if content is not None:
                 return ManifestAnswer(content.raw, content.media_type, digest, CacheResult.JOINED)
@@ -259,7 +259,7 @@ class ManifestFetcher:
     ) -> ManifestAnswer:
         """record: what this process knew. oldest: as in `_by_tag`, for what another process may know."""
         began = self._clock()
-        async with self._turn(f"{name}:{tag}") as has_waited:
+        async with self._turn(f"{name}:{tag}", client) as has_waited:
             if has_waited or record is not None:
                 after = max(record.checked_at if record is not None else 0.0, min(began, self._clock() - self._oldest(oldest)))
                 answer = await self._found_by_others(name, tag, after)
@@ -335,8 +335,11 @@ class ManifestFetcher:
                 return False
         return True
 
-    def _turn(self, key: str) -> AbstractAsyncContextManager[bool]:
-        return self._turns.turn(key) if self._turns is not None else contextlib.nullcontext(False)
+    def _turn(self, key: str, client: UpstreamClient) -> AbstractAsyncContextManager[bool]:
+        if self._turns is None:
+            return contextlib.nullcontext(False)
+        # In this time an upstream answers, or the one who asks gives up, or tries again.
+        return self._turns.turn(key, client.upstream.connect_timeout + client.upstream.read_timeout)
 
     # What is here
 
