@@ -26,6 +26,7 @@ from mirror.proxy.redirects import Redirects
 from mirror.proxy.routes import Kind, Route, UpstreamNames, endpoint_of, parse_path
 from mirror.proxy.warm import WarmAnswers
 from mirror.report.accesslog import RequestKind
+from mirror.upstream.client import UpstreamClient
 
 API_HEADERS = {"Docker-Distribution-Api-Version": "registry/2.0"}
 PRIVATE_HEADERS = {"Cache-Control": "private", "Vary": "Authorization"}
@@ -157,6 +158,8 @@ class Registry:
         if way.is_private:
             headers |= PRIVATE_HEADERS
         headers["Content-Type"] = "application/octet-stream"
+        if request.method == "HEAD" and size is None and not await way.blobs.is_at_hand(digest):
+            size = await _size_of_content(way.client, name, digest)
         if request.method == "HEAD" and size is not None:
             known = {**headers, **blob_headers(digest)}
             if client_has(request.headers.getall("If-None-Match", ()), digest):
@@ -177,3 +180,12 @@ class Registry:
     def _observe(self, pull: Pull | None) -> None:
         if self.pulls is not None and pull is not None:
             self.pulls.put(pull)
+
+
+async def _size_of_content(client: UpstreamClient, name: RepositoryName, digest: Digest) -> int | None:
+    """Size in bytes of a blob of which the upstream's HEAD does not say it, as its content does, of which one byte is asked for.
+
+    None if that does not say it either: then all of it has to come. Raises NotFound, Denied, Unavailable, IntegrityError.
+    """
+    async with client.open_blob(name.repository, digest, length=1) as stream:
+        return stream.total
