@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -49,6 +49,8 @@ from mirror.proxy.entrance import Entrance
 from mirror.proxy.errors import REQUEST_ID_HEADER
 from mirror.proxy.exchange import current_exchange, exchange_of
 from mirror.proxy.guard import Guard
+from mirror.proxy.hint_artifacts import HintArtifacts
+from mirror.proxy.hint_content import HintContent
 from mirror.proxy.listing import Discovery
 from mirror.proxy.malformed import noted_briefly
 from mirror.proxy.passwords import PasswordFile
@@ -147,8 +149,7 @@ async def open_mirror(
         stack.push_async_callback(blobs.close)
         hubs = open_hubs(config, clients, upstreams.guards, store, evictor.make_room)
         redirects = await open_redirects(config, database, USER_AGENT, hubs, stack)
-        turns = Turns(config.data / "run" / "turns")
-        stack.callback(turns.close)
+        turns = stack.enter_context(closing(Turns(config.data / "run" / "turns")))
         limits, at_hand = wiring.manifest_limits(config), _at_hand(blobs, redirects)
         manifests = ManifestFetcher(store, tags, links, limits, turns=turns, is_at_hand=at_hand)
         stack.push_async_callback(manifests.close)
@@ -177,16 +178,18 @@ async def open_mirror(
         warm = WarmAnswers(
             min(1.0, config.tags.ttl), server=USER_AGENT, pulls=pulls, passes_credentials=config.passes_credentials
         )
+        hints = _open_hints(config, publications, statuses, links, stack)
         registry = Registry(
             upstreams=names,
             access=access,
-            discovery=Discovery(access),
+            discovery=Discovery(access, hints),
             publications=publications,
             pulls=pulls,
             limits=SendLimits(config.server.slow_bytes, config.server.slow_time),
             warm=warm,
             logins=logins,
             redirects=redirects,
+            hint_content=HintContent(access, hints) if hints is not None else None,
         )
         publisher_probes = _publisher_probes(conditions) if config.publish.enabled else {}
         probes = {**_probes(store, blobs, private, statuses), "upstreams": upstreams.problem, **publisher_probes}
@@ -259,6 +262,16 @@ def _inner_indexes(clients: Mapping[str, UpstreamClient], manifests: ManifestFet
         return answer.raw, answer.media_type
 
     return fetch
+
+
+def _open_hints(
+    config: Config, publications: PublicationIndex, statuses: Statuses, links: Links, stack: AsyncExitStack
+) -> HintArtifacts | None:
+    if not (config.publish.enabled and config.publish.hint_artifacts):
+        return None
+    hints = HintArtifacts(publications, statuses, links)
+    stack.push_async_callback(hints.close)
+    return hints
 
 
 async def _open_recorder(

@@ -6,8 +6,6 @@ Everything that changes what clients see goes through `publish`, in the one orde
 
 from __future__ import annotations
 
-import re
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,30 +18,20 @@ from cryptography import x509
 
 from mirror.errors import InvalidInput, NotFound
 from publisher.catalog_memory import CatalogMemory
-from publisher.cvmfs import codec, trust
+from publisher.cvmfs import trust
 from publisher.cvmfs.builder import Stamp, store_metadata
-from publisher.cvmfs.editor import CatalogEditor
-from publisher.cvmfs.entry import Entry
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.letter import Letter
 from publisher.cvmfs.manifest import MANIFEST_NAME, RepositoryManifest
 from publisher.cvmfs.objects import ReadLimits, VerifiedObjects
-from publisher.cvmfs.path import NO_PARENT, ROOT, path_key
 from publisher.cvmfs.reader import RepositoryReader
 from publisher.cvmfs.reflog import REFLOG_NAME, ReferenceType, Reflog
-from publisher.cvmfs.row import entry_row, hardlinks
 from publisher.cvmfs.snapshot import Snapshot
 from publisher.cvmfs.whitelist import WHITELIST_NAME, Whitelist, fingerprint_text
 from publisher.errors import Conflict, Untrusted
 from publisher.keys import WHITELIST_LIFETIME, KeyFiles, RepositoryKeys
 from publisher.objects.store import ObjectStore
-from publisher.spool import RepositorySettings, Spool
-
-MASTER_REPLICA_NAME = ".cvmfs_master_replica"
-"""Its presence permits replication."""
-
-_FQRN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+", re.ASCII)
-_FQRN_MAX = 60
+from publisher.spool import Spool
 
 log = structlog.get_logger()
 
@@ -84,16 +72,6 @@ class NewRoot:
     history: ContentHash | None
 
 
-def check_fqrn(fqrn: str) -> str:
-    """A fully qualified repository name as it is. Raises InvalidInput if it cannot be one."""
-    if _FQRN.fullmatch(fqrn) is None or len(fqrn) > _FQRN_MAX:
-        raise InvalidInput(
-            f"'{fqrn}' cannot name a repository: two or more labels of letters, digits, - and _, joined by dots, {_FQRN_MAX} "
-            "characters at most"
-        )
-    return fqrn
-
-
 def ignore_step(step: Step) -> None:
     """For callers that need no progress."""
 
@@ -129,51 +107,6 @@ class Repository:
         self._limits = limits or ReadLimits()
         self.objects = VerifiedObjects(store, self._limits)
         self.memory = memory or CatalogMemory()
-
-    @classmethod
-    def create(
-        cls,
-        fqrn: str,
-        store: ObjectStore,
-        *,
-        keys: Path,
-        spool: Path,
-        settings: RepositorySettings,
-        whitelist: bytes | None = None,
-        clock: Callable[[], float] = time.time,
-        memory: CatalogMemory | None = None,
-    ) -> Repository:
-        """Make keys unless they are there, a whitelist, and an empty signed first revision.
-
-        keys, spool: directories. whitelist: one that was signed elsewhere, where the master key is. A creation that was
-        interrupted can be repeated. Raises InvalidInput for an impossible name, Conflict if the repository exists, PublishError
-        if neither master key nor whitelist are here, RepositoryDamaged, Untrusted for a whitelist that does not fit,
-        StorageFull, Unavailable.
-        """
-        check_fqrn(fqrn)
-        now = datetime.fromtimestamp(clock(), UTC)
-        place = Spool(spool)
-        place.create()
-        with place.lock(0):
-            if _exists(store, MANIFEST_NAME):
-                raise Conflict(f"the repository {fqrn} exists already")
-            if not KeyFiles(keys, fqrn).any_present:
-                RepositoryKeys.generate(fqrn, now).save(keys)
-            if not codec.is_reference_zlib():
-                log.warning(
-                    "zlib_differs", advice="replicas of this repository will be unreadable; use a Python with the original zlib"
-                )
-            place.pin(settings)
-            loaded = RepositoryKeys.load(keys, fqrn)
-            repository = cls(fqrn, store, loaded, place, key_directory=keys, clock=clock, memory=memory)
-            if whitelist is None:
-                repository.renew_whitelist()
-            else:
-                repository.install_whitelist(whitelist)
-            store.write_file(MASTER_REPLICA_NAME, b"This file permits stratum 1 servers to replicate the repository.\n")
-            repository.publish(repository._empty_root(Stamp(1, int(clock()))), Reflog.empty(fqrn))
-        log.info("repository_created", fqrn=fqrn)
-        return repository
 
     @classmethod
     def open(
@@ -391,19 +324,3 @@ class Repository:
         letter = Letter.parse(self.store.read_file(MANIFEST_NAME), MANIFEST_NAME)
         if RepositoryManifest.parse(letter.payload).root != base.root:
             raise Conflict(f"somebody else published in {self.fqrn} meanwhile; this commit was dropped and must be made again")
-
-    def _empty_root(self, stamp: Stamp) -> NewRoot:
-        editor = CatalogEditor.new(ROOT)
-        directory = Entry(mode=stat.S_IFDIR | 0o755, mtime=stamp.modified)
-        editor.insert(entry_row(path_key(ROOT), NO_PARENT, ROOT, directory, links=hardlinks(2)))
-        data = editor.finish(stamp, self.settings.ttl)
-        editor.close()
-        return NewRoot(store_metadata(self.store, data, ObjectKind.CATALOG), len(data), stamp, None)
-
-
-def _exists(store: ObjectStore, name: str) -> bool:
-    try:
-        store.read_file(name)
-    except NotFound:
-        return False
-    return True

@@ -11,6 +11,7 @@ from mirror.data import DataDirectory
 from mirror.errors import NotFound
 from mirror.jobs.repositories import RepositoryFacts
 from publisher.catalog_memory import CatalogMemory
+from publisher.creation import create_repository
 from publisher.cvmfs.manifest import MANIFEST_NAME, RepositoryManifest
 from publisher.objects.compress import compressor
 from publisher.objects.known import KnownContent
@@ -74,7 +75,7 @@ def open_or_create(
     try:
         store.read_file(MANIFEST_NAME)
     except NotFound:
-        repository = Repository.create(fqrn, store, keys=keys, spool=spool, settings=settings, memory=memory)
+        repository = create_repository(fqrn, store, keys=keys, spool=spool, settings=settings, memory=memory)
     else:
         repository = Repository.open(fqrn, store, keys=keys, spool=spool, memory=memory)
     renew_whitelist(repository, whitelist_lifetime)

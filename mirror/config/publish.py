@@ -71,6 +71,7 @@ class PublishSettings(Section):
 
     enabled: Flag = True
     supervised: Flag = True
+    hint_artifacts: Flag = True
     platforms: tuple[PlatformName, ...] = Field(default=("linux/amd64",), min_length=1, max_length=16)
     repositories: tuple[Fqrn, ...] = Field(
         default=("unpacked-1.debark.local", "unpacked-2.debark.local"), min_length=1, max_length=16

@@ -103,7 +103,7 @@ class ManifestFetcher:
         return mark(answer, joined)
 
     async def _fetch_digest(self, client: UpstreamClient, name: RepositoryName, digest: Digest) -> ManifestAnswer:
-        async with self._turn(f"{name}@{digest}") as has_waited:
+        async with self._turn(f"{name}@{digest}", client) as has_waited:
             content = await self._contents.of_repository(name, digest) if has_waited else None
             if content is not None:
                 return ManifestAnswer(content.raw, content.media_type, digest, CacheResult.JOINED)
@@ -123,5 +123,8 @@ class ManifestFetcher:
         await self._contents.link(name, digest, content)
         return ManifestAnswer(content.raw, content.media_type, digest, CacheResult.HIT)
 
-    def _turn(self, key: str) -> AbstractAsyncContextManager[bool]:
-        return self._turns.turn(key) if self._turns is not None else contextlib.nullcontext(False)
+    def _turn(self, key: str, client: UpstreamClient) -> AbstractAsyncContextManager[bool]:
+        if self._turns is None:
+            return contextlib.nullcontext(False)
+        # In this time an upstream answers, or the one who asks gives up, or tries again.
+        return self._turns.turn(key, client.upstream.connect_timeout + client.upstream.read_timeout)

@@ -68,11 +68,14 @@ class TagAnswers:
         limits: ManifestLimits,
         *,
         by_digest: Callable[[UpstreamClient, RepositoryName, Digest], Awaitable[ManifestAnswer]],
-        turn: Callable[[str], AbstractAsyncContextManager[bool]],
+        turn: Callable[[str, UpstreamClient], AbstractAsyncContextManager[bool]],
         clock: Callable[[], float],
         is_at_hand: Callable[[Digest], Awaitable[bool]] | None,
     ) -> None:
-        """by_digest: the manifest that a tag leads to. turn: of a key, between processes. For the rest see `ManifestFetcher`."""
+        """by_digest: the manifest that a tag leads to. turn: of a key, between processes that ask this upstream.
+
+        For the rest see `ManifestFetcher`.
+        """
         self._contents = contents
         self._tags = tags
         self._limits = limits
@@ -178,7 +181,7 @@ class TagAnswers:
     ) -> ManifestAnswer:
         """record: what this process knew. oldest: as in `get`, for what another process may know."""
         began = self._clock()
-        async with self._turn(str(asked)) as has_waited:
+        async with self._turn(str(asked), client) as has_waited:
             if has_waited or record is not None:
                 after = max(record.checked_at if record is not None else 0.0, min(began, self._clock() - self._oldest(oldest)))
                 answer = await self._found_by_others(asked, after)

@@ -1,7 +1,8 @@
 """Turns between processes that share a store: while one of them asks an upstream for something, the others wait for its answer.
 
 A turn is a lock on one byte of a file, whose place is a hash of what is asked for. The kernel gives it back when its holder dies.
-The file has no content and does not grow; no number of turns makes another file.
+The file has no content and does not grow; no number of turns makes another file. A process that hangs keeps its turns; who has
+waited long enough goes on without.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -39,20 +41,26 @@ class Turns:
             log.warning("no_turns", path=str(path), reason=error.strerror)
 
     @asynccontextmanager
-    async def turn(self, key: str) -> AsyncIterator[bool]:
-        """Hold the key's turn for the length of the block; whether another process had it before, and may know the answer."""
+    async def turn(self, key: str, longest: float) -> AsyncIterator[bool]:
+        """Hold the key's turn for the length of the block; whether another process had it before, and may know the answer.
+
+        longest: seconds to wait for another process. It should have come to an end by then: the block is entered all the same.
+        """
         if self._descriptor is None:
             yield False
             return
         place = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) % _PLACES
+        end = time.monotonic() + longest
         has_waited = False
-        while not _try_lock(self._descriptor, place):
+        while not (is_held := _try_lock(self._descriptor, place)) and time.monotonic() < end:
             has_waited = True
             await asyncio.sleep(_LOOK_SECONDS)
+        if not is_held:
+            log.warning("turn_not_waited_for", of=key, seconds=longest)
         try:
             yield has_waited
         finally:
-            if self._descriptor is not None:
+            if is_held and self._descriptor is not None:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, place)
 
     def close(self) -> None:

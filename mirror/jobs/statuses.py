@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,11 @@ from mirror.jobs.change import is_name, is_of, parse_platform, platform_text
 from mirror.jobs.model import ImageStatus, Publication, PublishRequest, State
 from mirror.jobs.notes import Notes
 from mirror.oci.digest import Digest
+from mirror.oci.manifest import Descriptor
 from mirror.oci.platform import Platform
 from mirror.oci.reference import ImageReference, Reference, RepositoryName
 from mirror.state.engine import Database
-from mirror.state.schema import counters, images, names
+from mirror.state.schema import counters, images, links, names
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,16 @@ class Changes:
 
     serial: int
     repositories: frozenset[RepositoryName]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedSubject:
+    """A published name, and one of the manifests that it leads to: the image's, or the index that the name resolved to."""
+
+    status: ImageStatus
+    subject: Descriptor
+    serial: int
+    """Of its last change."""
 
 
 class Statuses:
@@ -85,6 +97,29 @@ class Statuses:
             )
             for row in rows
         ]
+
+    async def subjects(self, name: RepositoryName, since: int, limit: int) -> list[PublishedSubject]:
+        """What the repository has published, of which something changed after this serial; the newest changes last.
+
+        Only of manifests that the repository may serve, and of so many of the newest changes.
+        """
+        linked = links.c.digest.in_([names.c.target_digest, names.c.manifest_digest])
+        statement = (
+            _rows()
+            .add_columns(names.c.serial, links.c.digest, links.c.media_type, links.c.size)
+            .join(links, (links.c.registry == names.c.registry) & (links.c.repository == names.c.repository) & linked)
+            .where(
+                names.c.registry == name.registry,
+                names.c.repository == name.repository,
+                names.c.serial > since,
+                names.c.published_at.is_not(None),
+            )
+            .order_by(names.c.serial.desc(), names.c.requested_at.desc(), names.c.reference, names.c.platform)
+            .limit(limit)
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(statement)).all()
+        return await asyncio.to_thread(lambda: [_subject(row) for row in reversed(rows)])
 
     async def times(self, manifest: Digest) -> dict[State, float]:
         """When the image last came into each state that it has been in (Unix seconds)."""
@@ -153,6 +188,10 @@ def _leads_to(name: RepositoryName, digest: Digest) -> tuple[Any, ...]:
         names.c.repository == name.repository,
         or_(names.c.target_digest == str(digest), names.c.manifest_digest == str(digest)),
     )
+
+
+def _subject(row: Any) -> PublishedSubject:
+    return PublishedSubject(_status(row), Descriptor(row.media_type, Digest.parse(row.digest), row.size), row.serial)
 
 
 def _status(row: Any) -> ImageStatus:

@@ -90,6 +90,21 @@ async def send_blob(
     return await _Sender(request, response, limits).send(reader, digest, wanted)
 
 
+def small_blob(request: web.Request, data: bytes, digest: Digest, headers: Mapping[str, str]) -> web.StreamResponse:
+    """The same answer from memory. headers: further ones, Content-Type among them."""
+    common = {**headers, **blob_headers(digest)}
+    if client_has(request.headers.getall("If-None-Match", ()), digest):
+        return web.Response(status=304, headers=common)
+    try:
+        wanted = _wanted_range(request, digest, len(data))
+    except RangeNotSatisfiable:
+        return _not_satisfiable(len(data), common).response
+    if wanted is None:
+        return web.Response(body=data, headers=common)
+    part = data[wanted.start : wanted.end]
+    return web.Response(status=206, body=part, headers={**common, "Content-Range": wanted.content_range})
+
+
 class _Sender:
     """Sends the body of one response."""
 

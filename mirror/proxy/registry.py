@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from aiohttp import web
 
 from mirror.fetch.manifests import ManifestAnswer
 from mirror.fetch.result import CacheResult
-from mirror.jobs.model import ImageStatus
 from mirror.observe.events import Pull, PullQueue
 from mirror.oci.accept import parse_accept
 from mirror.oci.digest import Digest
@@ -20,6 +18,8 @@ from mirror.proxy.access import Access
 from mirror.proxy.blob_response import SendLimits, blob_headers, send_blob
 from mirror.proxy.conditions import client_has, entity_tag, wants_revalidation
 from mirror.proxy.exchange import Exchange, current_exchange
+from mirror.proxy.hint_artifacts import Publications
+from mirror.proxy.hint_content import HintContent
 from mirror.proxy.hints import STATE_HEADER, hint_headers
 from mirror.proxy.listing import Discovery
 from mirror.proxy.logins import Logins
@@ -27,6 +27,7 @@ from mirror.proxy.redirects import Redirects
 from mirror.proxy.routes import Kind, Route, UpstreamNames, endpoint_of, parse_path
 from mirror.proxy.warm import WarmAnswers
 from mirror.report.accesslog import RequestKind
+from mirror.upstream.client import UpstreamClient
 
 API_HEADERS = {"Docker-Distribution-Api-Version": "registry/2.0"}
 PRIVATE_HEADERS = {"Cache-Control": "private", "Vary": "Authorization"}
@@ -46,13 +47,6 @@ _KINDS = {
 }
 
 
-class Publications(Protocol):
-    """What is known of the /cvmfs path of an image."""
-
-    async def lookup(self, image: ImageReference, served: Digest) -> ImageStatus | None:
-        """The state of the image that is served for this name; never fails."""
-
-
 @dataclass(frozen=True, slots=True)
 class Registry:
     """Everything that answering a pull takes; its methods are the handlers."""
@@ -69,6 +63,8 @@ class Registry:
     """None if no upstream takes clients' own credentials."""
     redirects: Redirects | None = None
     """None if nobody is sent elsewhere for blobs."""
+    hint_content: HintContent | None = None
+    """None if the mirror has no artifacts of its own."""
     clock: Callable[[], float] = time.time
 
     def routes(self) -> list[web.RouteDef]:
@@ -98,6 +94,10 @@ class Registry:
         headers = {**API_HEADERS}
         if namespace and self.upstreams.find(namespace) == route.name.registry:
             headers["OCI-Namespace"] = namespace
+        own = await self.hint_content.answer(request, exchange, route) if self.hint_content is not None else None
+        if own is not None:
+            own.headers.update({**headers, CACHE_HEADER: CacheResult.HIT.value})
+            return own
         match route:
             case Route(Kind.MANIFEST, name, Reference() as reference):
                 return await self._manifest(request, exchange, ImageReference(name, reference), headers)
@@ -173,6 +173,8 @@ class Registry:
         if way.is_private:
             headers |= PRIVATE_HEADERS
         headers["Content-Type"] = "application/octet-stream"
+        if request.method == "HEAD" and size is None and not await way.blobs.is_at_hand(digest):
+            size = await _size_of_content(way.client, name, digest)
         if request.method == "HEAD" and size is not None:
             known = {**headers, **blob_headers(digest)}
             if client_has(request.headers.getall("If-None-Match", ()), digest):
@@ -189,3 +191,12 @@ class Registry:
             sent = await send_blob(request, reader, digest, headers, self.limits)
         exchange.sent = sent.sent
         return sent.response
+
+
+async def _size_of_content(client: UpstreamClient, name: RepositoryName, digest: Digest) -> int | None:
+    """Size in bytes of a blob of which the upstream's HEAD does not say it, as its content does, of which one byte is asked for.
+
+    None if that does not say it either: then all of it has to come. Raises NotFound, Denied, Unavailable, IntegrityError.
+    """
+    async with client.open_blob(name.repository, digest, length=1) as stream:
+        return stream.total

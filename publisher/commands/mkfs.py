@@ -14,8 +14,8 @@ from publisher.commands.report import Report
 from publisher.commands.verb import duration_value, verb
 from publisher.commands.warnings import warn_of_absent_master
 from publisher.commands.workplace import Workplace
+from publisher.creation import create_repository
 from publisher.keys import KeyFiles, RepositoryKeys, import_keys
-from publisher.repository import Repository
 
 
 @verb("mkfs")
@@ -61,7 +61,7 @@ def mkfs(
     settings = replace(
         settings, compressor=compressor or settings.compressor, ttl=settings.ttl if ttl is None else int(ttl)
     )  # fmt: skip
-    repository = Repository.create(
+    repository = create_repository(
         place.fqrn, place.storage().store, keys=place.data.keys, spool=place.spool, settings=settings, whitelist=signed
     )  # fmt: skip
     place.audit.record(Act.MADE, fqrn=place.fqrn, revision=1)

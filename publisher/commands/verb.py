@@ -21,8 +21,8 @@ from mirror.errors import InvalidInput, MirrorError
 from mirror.logs import LogOptions, Logs
 from publisher.commands.report import Report
 from publisher.commands.workplace import Workplace
+from publisher.creation import check_fqrn
 from publisher.cvmfs.path import normalise
-from publisher.repository import check_fqrn
 
 EXIT_FAILED = 1
 EXIT_BAD_SETTINGS = 2

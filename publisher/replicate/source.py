@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mirror.errors import Denied, NotFound
+from publisher.creation import MASTER_REPLICA_NAME
 from publisher.cvmfs import codec, trust
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.manifest import MANIFEST_NAME, RepositoryManifest
@@ -16,7 +17,6 @@ from publisher.errors import RepositoryDamaged, Untrusted
 from publisher.objects.http_client import RepositoryClient
 from publisher.replicate.own import Shown
 from publisher.replicate.wrong import verify
-from publisher.repository import MASTER_REPLICA_NAME
 
 
 async def read_shown(

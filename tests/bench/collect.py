@@ -23,6 +23,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from publisher.creation import create_repository
 from publisher.cvmfs.entry import Directory, Entry
 from publisher.cvmfs.hash import HASH_SIZE, ContentHash, ObjectKind
 from publisher.gc.collect import collect
@@ -47,7 +48,7 @@ def fill(place: Path, objects: int) -> None:
     store = LocalObjectStore(place / "storage")
     settings = RepositorySettings("libdeflate-4")
     clock = _Clock(time.time() - 30 * _DAY)
-    repository = Repository.create(FQRN, store, keys=place / "keys", spool=place / "spool", settings=settings, clock=clock)
+    repository = create_repository(FQRN, store, keys=place / "keys", spool=place / "spool", settings=settings, clock=clock)
     source = random.Random(objects)
     images = -(-objects // _FILES)
     removed = max(images // _GARBAGE, 1)

@@ -22,6 +22,7 @@ from typing import Any
 import structlog
 
 from mirror.oci.digest import Digest
+from publisher.creation import create_repository
 from publisher.cvmfs.builder import Stamp, build
 from publisher.cvmfs.cuts import CutLimits
 from publisher.cvmfs.entry import Directory, Entry
@@ -66,7 +67,7 @@ def _ingest(blob: Readable, digest: Digest, pipeline: Pipeline) -> LayerResult:
 
 def _repository(directory: Path, store: LocalObjectStore) -> Repository:
     settings = RepositorySettings(DEFAULT_COMPRESSOR)
-    return Repository.create("bench.example.org", store, keys=directory / "keys", spool=directory / "spool", settings=settings)
+    return create_repository("bench.example.org", store, keys=directory / "keys", spool=directory / "spool", settings=settings)
 
 
 def _stored(store: LocalObjectStore) -> int:

@@ -8,8 +8,8 @@ import shutil
 import time
 from pathlib import Path
 
+from publisher.creation import create_repository
 from publisher.objects.local import LocalObjectStore
-from publisher.repository import Repository
 from publisher.spool import RepositorySettings
 from tests.support.tool import run
 
@@ -28,7 +28,7 @@ def ingest(tar: Path, directory: Path) -> dict[str, float]:
         (directory / name).mkdir(parents=True)
     store = LocalObjectStore(directory / "storage")
     settings = RepositorySettings("zlib-6")
-    repository = Repository.create(_FQRN, store, keys=directory / "keys", spool=directory / "spool", settings=settings)
+    repository = create_repository(_FQRN, store, keys=directory / "keys", spool=directory / "spool", settings=settings)
     storage, root = directory / "storage", repository.manifest().root
     command: list[str | Path] = [
         "cvmfs_swissknife",

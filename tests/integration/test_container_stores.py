@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from mirror.oci.digest import Digest
+from publisher.creation import create_repository
 from publisher.images import layout
 from publisher.images.place import PlacePolicy, place_images
 from publisher.objects.compress import compressor
@@ -49,7 +50,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
     place = tmp_path_factory.mktemp("stores")
     storage = LocalObjectStore(place / FQRN)
     settings = RepositorySettings("libdeflate-1")
-    made = Repository.create(FQRN, storage, keys=place / "keys", spool=place / "spool", settings=settings)
+    made = create_repository(FQRN, storage, keys=place / "keys", spool=place / "spool", settings=settings)
     with Pipeline(storage, compressor("libdeflate-1"), PipelineLimits()) as pipeline:
         for name, image in IMAGES.items():
             with Transaction(made) as transaction:

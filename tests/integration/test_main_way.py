@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from publisher.cvmfs.reader import RepositoryReader
+from tests.support.artifacts import artifact_problems
 from tests.support.clients import Copy, Skopeo
 from tests.support.comparison import differences
 from tests.support.debark_process import DebarkProcess
@@ -112,6 +113,22 @@ def test_manifest_answers_carry_the_hint(full: Pulled, debark: DebarkProcess) ->
         assert 'rel="alternate"' in answer.headers["Link"]
     assert len({answer.headers["Warning"] for answer in answers}) == 1
     assert {answer.body for answer in answers} == {b"", full.copy.manifest}
+
+
+def test_the_list_of_referrers_has_the_hint(full: Pulled, debark: DebarkProcess) -> None:
+    subject = digest_of(full.copy.manifest)
+    (listed,) = debark.get(f"/v2/{NAME}/referrers/{subject}").json()["manifests"]
+    manifest = debark.client().manifest(NAME, listed["digest"])
+    assert digest_of(manifest.body) == listed["digest"]
+    assert artifact_problems(manifest.body) == []
+    media_type = debark.client().manifest(NAME, subject).headers["Content-Type"]
+    described = {"mediaType": media_type, "digest": subject, "size": len(full.copy.manifest)}
+    assert manifest.json()["subject"] == described
+    (layer,) = manifest.json()["layers"]
+    blob = debark.client().blob(NAME, layer["digest"])
+    assert digest_of(blob.body) == layer["digest"]
+    assert blob.json() == {name: full.image[name] for name in ("image", "manifest", "fqrn", "path", "revision")}
+    assert debark.get(f"/_debark/v1/images?ref={NAME}@{listed['digest']}").status == 404
 
 
 def test_a_second_image_brings_only_the_layer_that_lacks(full: Pulled, debark: DebarkProcess, skopeo: Skopeo) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -45,6 +46,8 @@ class Faults:
     """Bytes of the right number, but others."""
     extra_bytes: int = 0
     """More than there should be, in the Content-Length too."""
+    no_head_length: bool = False
+    """HEAD does not say how long a blob is."""
     chunked: bool = False
     until_close: bool = False
     """No length and no chunks: the end of the connection ends the body, as in HTTP/1.0."""
@@ -323,13 +326,14 @@ class FaultyRegistry:
             response.headers["Content-Encoding"] = faults.content_encoding
         if faults.until_close and request.method != "HEAD":
             return await self._send_until_close(request, response, data[start:])
-        if faults.chunked or faults.until_close:
+        if faults.chunked or faults.until_close or (faults.no_head_length and request.method == "HEAD"):
             response.enable_chunked_encoding()
         else:
             response.content_length = len(data) - start
         await response.prepare(request)
         if request.method != "HEAD":
-            await self._send(request, response, data, start)
+            with contextlib.suppress(ConnectionError):  # Who asked has left.
+                await self._send(request, response, data, start)
         return response
 
     def _start(self, request: web.Request) -> int:

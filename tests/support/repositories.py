@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from publisher.check import check
+from publisher.creation import create_repository
 from publisher.keys import RepositoryKeys
 from publisher.repository import Repository
 from publisher.spool import RepositorySettings
@@ -42,7 +43,7 @@ def new_repository(
         keys_of(fqrn).save(keys)
     clock = clock or Clock()
     store = MemoryStore(clock)
-    repository = Repository.create(fqrn, store, keys=keys, spool=directory / "spool" / fqrn, settings=SETTINGS, clock=clock)
+    repository = create_repository(fqrn, store, keys=keys, spool=directory / "spool" / fqrn, settings=SETTINGS, clock=clock)
     return repository, store
 
 

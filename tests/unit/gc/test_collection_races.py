@@ -15,6 +15,7 @@ from typing import cast
 
 import pytest
 
+from publisher.creation import create_repository
 from publisher.cvmfs.builder import Stamp, store_metadata
 from publisher.cvmfs.editor import CatalogEditor
 from publisher.cvmfs.hash import ContentHash, ObjectKind
@@ -282,7 +283,7 @@ def local_repository(tmp_path: Path) -> tuple[Repository, LocalObjectStore, Revi
     keys_of(FQRN).save(tmp_path / "keys")
     store = LocalObjectStore(tmp_path / "storage")
     clock = Clock(time.time() - 10 * DAY)
-    repository = Repository.create(
+    repository = create_repository(
         FQRN, store, keys=tmp_path / "keys", spool=tmp_path / "spool", settings=SETTINGS, clock=clock
     )  # fmt: skip
     old = publish_image(repository, "image")

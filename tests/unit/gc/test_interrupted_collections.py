@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from publisher.check import check
+from publisher.creation import create_repository
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.reflog import REFLOG_NAME
 from publisher.gc.collect import collect
@@ -184,7 +185,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("original")
     keys_of(FQRN).save(place / "keys")
     store, clock = LocalObjectStore(place / "storage"), Clock(time.time() - 1000)
-    past(Repository.create(FQRN, store, keys=place / "keys", spool=place / "spool", settings=SETTINGS, clock=clock))
+    past(create_repository(FQRN, store, keys=place / "keys", spool=place / "spool", settings=SETTINGS, clock=clock))
     return place
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import DOCKER_LIST, DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED, OCI_MANIFEST
-from tests.support.faulty_registry import until
+from tests.support.faulty_registry import Faults, until
 from tests.support.mirror_server import HUB, MirrorServer, add_image, mirror_server
 
 LAYER = bytes(range(256)) * 1000
@@ -132,6 +132,19 @@ async def test_a_blob_under_a_repository_that_no_manifest_ties_it_to_is_the_hubs
     answer = await mirror.get(f"/v2/other/app/blobs/{image.layer}")
     assert (answer.status, answer.code) == (404, "BLOB_UNKNOWN")
     assert (await mirror.get(f"/v2/team/app/blobs/{image.layer}")).body == LAYER
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_head_of_a_blob_of_unknown_length(mirror: MirrorServer, *, chunked: bool) -> None:
+    large = bytes(1000) * 5000
+    digest = mirror.hub.add_blob(large)
+    mirror.hub.faults = Faults(no_head_length=True, chunked=chunked)
+    head = await mirror.head(f"/v2/team/app/blobs/{digest}")
+    assert (head.status, head.headers["Content-Length"], head.body) == (200, str(len(large)), b"")
+    # Nothing but receiving all of it tells how long it is where its content does not say so either.
+    ranges = [seen.range for seen in mirror.hub.seen if seen.method == "GET"]
+    assert ranges == (["bytes=0-0", None] if chunked else ["bytes=0-0"])
+    assert (await mirror.get(f"/v2/team/app/blobs/{digest}")).body == large
 
 
 @pytest.mark.parametrize(

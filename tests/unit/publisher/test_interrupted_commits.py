@@ -12,6 +12,7 @@ import pytest
 
 from mirror.errors import StorageFull
 from publisher.check import check
+from publisher.creation import create_repository
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.reader import RepositoryReader
 from publisher.objects.local import LocalObjectStore
@@ -82,7 +83,7 @@ def test_killed_at_each_step(tmp_path: Path) -> None:
     keys_of(FQRN).save(tmp_path / "keys")
     store = LocalObjectStore(tmp_path / "storage")
     keys, spool = tmp_path / "keys", tmp_path / "spool"
-    repository = Repository.create(FQRN, store, keys=keys, spool=spool, settings=SETTINGS, clock=Clock())
+    repository = create_repository(FQRN, store, keys=keys, spool=spool, settings=SETTINGS, clock=Clock())
     reader = RepositoryReader(store, FQRN, keys_of(FQRN).master_public, clock=Clock())
     for step in Step:
         revision = repository.manifest().revision

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from publisher.check import check
+from publisher.creation import create_repository
 from publisher.cvmfs.entry import Entry
 from publisher.cvmfs.reflog import REFLOG_NAME
 from publisher.gc.collect import collect
@@ -104,7 +105,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("original")
     keys_of(FQRN).save(place / "keys")
     store = LocalObjectStore(place / "storage")
-    repository = Repository.create(FQRN, store, keys=place / "keys", spool=place / "spool", settings=SETTINGS, clock=Clock())
+    repository = create_repository(FQRN, store, keys=place / "keys", spool=place / "spool", settings=SETTINGS, clock=Clock())
     for name in (b"kept", b"old", b"gone"):
         with Transaction(repository) as transaction:
             transaction.put_file(name, file(repository, name))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mirror.errors import InvalidInput, NotFound
+from publisher.creation import create_repository
 from publisher.cvmfs.hash import ContentHash, ObjectKind
 from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.reader import RepositoryReader
@@ -65,7 +66,7 @@ def test_missing_and_mixed_up_keys_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fqrn", ["", "nodots", "a..b", ".a.b", "a.b/", "x" * 59 + ".b", "a b.c"])
 def test_impossible_repository_names(tmp_path: Path, fqrn: str) -> None:
     with pytest.raises(InvalidInput):
-        Repository.create(fqrn, MemoryStore(), keys=tmp_path / "k", spool=tmp_path / "s", settings=SETTINGS)
+        create_repository(fqrn, MemoryStore(), keys=tmp_path / "k", spool=tmp_path / "s", settings=SETTINGS)
     assert not (tmp_path / "k").exists()
 
 
@@ -73,14 +74,14 @@ def test_an_existing_repository_is_not_made_again(tmp_path: Path) -> None:
     repository, store = new_repository(tmp_path)
     before = dict(store.files)
     with pytest.raises(Conflict, match="exists already"):
-        Repository.create(FQRN, store, keys=tmp_path / "keys", spool=repository.spool.directory, settings=SETTINGS)
+        create_repository(FQRN, store, keys=tmp_path / "keys", spool=repository.spool.directory, settings=SETTINGS)
     assert store.files == before
 
 
 def test_an_interrupted_creation_can_be_repeated(tmp_path: Path) -> None:
     repository, store = new_repository(tmp_path)
     del store.files[MANIFEST_NAME]
-    again = Repository.create(
+    again = create_repository(
         FQRN, store, keys=tmp_path / "keys", spool=repository.spool.directory, settings=SETTINGS, clock=Clock()
     )  # fmt: skip
     assert problems(again) == []
