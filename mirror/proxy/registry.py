@@ -190,6 +190,8 @@ class Registry:
             headers[CACHE_HEADER] = reader.result.value
             sent = await send_blob(request, reader, digest, headers, self.limits)
         exchange.sent = sent.sent
+        if isinstance(sent.response, web.Response) and not way.is_private:
+            self.warm.keep(request, exchange, sent.response, None)
         return sent.response
 
 

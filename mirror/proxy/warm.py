@@ -1,4 +1,4 @@
-"""Complete answers to requests for manifests, kept for a moment: many nodes that start one job ask for one tag at the same time.
+"""Complete answers to requests for manifests and small blobs, kept for a moment: nodes that start one job ask all at once.
 
 An answer is given again only to requests that cannot get another one: the same path and query under the same name of the server,
 without credentials for an upstream, conditions or wishes for freshness, and from clients that take its media type. A moment is
@@ -27,7 +27,7 @@ from mirror.proxy.logins import ANONYMOUS
 from mirror.proxy.routes import Route
 from mirror.report.accesslog import RequestKind
 
-_WISHES = ("Cache-Control", "If-None-Match")
+_WISHES = ("Cache-Control", "If-None-Match", "Range")
 _METHODS = frozenset({"GET", "HEAD"})
 _Key = tuple[str, str, str]
 
@@ -65,6 +65,7 @@ class WarmAnswer:
     sent: int
     """Bytes of the body."""
     until: float
+    kind: RequestKind
     route: Route | None
     digest: str
     media_type: str
@@ -114,7 +115,7 @@ class WarmAnswers:
             return None
         if self._pulls is not None and found.pull is not None:
             self._pulls.put(found.pull)
-        exchange.kind, exchange.cache = RequestKind.MANIFEST, CacheResult.HIT
+        exchange.kind, exchange.cache = found.kind, CacheResult.HIT
         exchange.route, exchange.digest, exchange.media_type = found.route, found.digest, found.media_type
         exchange.state, exchange.sent = found.state, found.sent
         return found.response
@@ -141,6 +142,7 @@ class WarmAnswers:
             _WarmResponse(headers, sent),
             len(sent),
             self._timer() + self._seconds,
+            exchange.kind,
             exchange.route,
             exchange.digest,
             exchange.media_type,

@@ -11,6 +11,7 @@ aiohttp handler that answers with as many bytes as a manifest has. Each round me
               bytes a second: first and last byte
     manifest  a warm tag on 64 connections: CPU microseconds a request, 99th percentile; with two workers as well: where load and
               server share two cores, it is the CPU a request that shows whether a second worker costs anything
+    config    the same of a small blob
     blob      a warm blob, 64 clients, three times: CPU seconds a GB, bytes a second
     slow      500 clients that stop reading: memory of each, manifests meanwhile
     idle      2000 connections that wait for their next request: memory of each
@@ -236,12 +237,12 @@ def _counts(upstream: Target) -> dict[str, int]:
     return counts
 
 
-def _manifests(figures: Figures, targets: list[Target], seconds: float) -> None:
-    for target in targets:
+def _small(figures: Figures, what: str, targets: list[tuple[Target, str]], seconds: float) -> None:
+    for target, path in targets:
         before = target.cpu()
-        load = proxy_load.manifests(target.port, target.manifest("image-0"), 64, seconds)
-        figures[f"manifest, {target.name}: CPU us a request"].append((target.cpu() - before) / load.requests * 1e6)
-        figures[f"manifest, {target.name}: p99 ms"].append(1e3 * load.share(0.99))
+        load = proxy_load.manifests(target.port, path, 64, seconds)
+        figures[f"{what}, {target.name}: CPU us a request"].append((target.cpu() - before) / load.requests * 1e6)
+        figures[f"{what}, {target.name}: p99 ms"].append(1e3 * load.share(0.99))
         figures["failed requests"].append(load.failed)
 
 
@@ -289,8 +290,9 @@ def _measure(directory: Path, rounds: int, options: argparse.Namespace) -> Figur
         warm, *cold = made["images"]
         caches = [mirror, *(peer for peer in peers if peer.name == "nginx")]
         for cache in [*caches, pair]:
-            for path in (cache.manifest(warm["tag"]), cache.layer(warm["layer"])):
-                RegistryClient(f"127.0.0.1:{cache.port}").get(path)
+            client = RegistryClient(f"127.0.0.1:{cache.port}")
+            for path in (cache.manifest(warm["tag"]), cache.layer(warm["config"]), cache.layer(warm["layer"])):
+                client.get(path)
         for number in range(rounds):
             busy, own, began = _machine_cpu(), _own_cpu([upstream, mirror, pair, quiet, *peers]), time.monotonic()
             filled, few, many = cold[3 * number : 3 * number + 3]
@@ -299,7 +301,9 @@ def _measure(directory: Path, rounds: int, options: argparse.Namespace) -> Figur
             _cold(figures, quiet, upstream, few, 16, options.rate_mb)
             _cold(figures, quiet, upstream, many, 64, options.rate_mb)
             order: Callable[[list[Target]], list[Target]] = list if number % 2 == 0 else lambda targets: targets[::-1]
-            _manifests(figures, order([mirror, pair, *peers]), options.seconds)
+            manifests = [(target, target.manifest("image-0")) for target in order([mirror, pair, *peers])]
+            _small(figures, "manifest", manifests, options.seconds)
+            _small(figures, "config", [(cache, cache.layer(warm["config"])) for cache in order(caches)], options.seconds)
             for _ in range(3):
                 _warm_blobs(figures, order(caches), warm["layer"])
             _crowds(figures, mirror, warm["layer"])
@@ -317,6 +321,7 @@ def _ratios(figures: Figures) -> Iterator[tuple[str, float]]:
         ("fill, debark: CPU s a GB", "fill, limit: CPU s a GB"),
         ("manifest, debark: CPU us a request", "manifest, bare aiohttp: CPU us a request"),
         ("manifest, debark, 2 workers: CPU us a request", "manifest, debark: CPU us a request"),
+        ("config, debark: CPU us a request", "config, nginx: CPU us a request"),
         ("blob, debark: CPU s a GB", "blob, nginx: CPU s a GB"),
         ("blob, debark: MB/s", "blob, nginx: MB/s"),
     ):

@@ -42,7 +42,8 @@ class Registry:
         ]
         document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptors[0], "layers": descriptors[1:]}
         self._tags[tag] = self._keep(json.dumps({**document, "annotations": {"padding": "x" * 1500}}).encode())
-        return {"tag": tag, "manifest": self._tags[tag], "layer": str(descriptors[1]["digest"])}
+        kept, layer_kept = (str(descriptor["digest"]) for descriptor in descriptors)
+        return {"tag": tag, "manifest": self._tags[tag], "config": kept, "layer": layer_kept}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

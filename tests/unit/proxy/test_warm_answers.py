@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -13,8 +14,10 @@ import bcrypt
 import pytest
 
 from mirror.fetch.manifests import ManifestAnswer, ManifestFetcher
+from mirror.oci.digest import Digest
+from mirror.store.blobs import BlobStore
 from tests.support.faulty_registry import until
-from tests.support.mirror_server import MirrorServer, add_image, mirror_server
+from tests.support.mirror_server import Image, MirrorServer, add_image, mirror_server
 
 PATH = "/v2/team/app/manifests/1"
 LASTING = {"tags": {"ttl": 3600}}
@@ -120,3 +123,60 @@ async def test_many_requests_on_one_connection(mirror: MirrorServer) -> None:
         assert await reader.readexactly(len(image.raw)) == image.raw
     writer.close()
     await writer.wait_closed()
+
+
+async def stored(mirror: MirrorServer, image: Image) -> str:
+    """The path of its layer, once that is in the store."""
+    await mirror.get(PATH)
+    path = f"/v2/team/app/blobs/{image.layer}"
+    async with asyncio.timeout(10):
+        while (await mirror.get(path, Range="bytes=0-0")).headers["X-Debark-Cache"] != "hit":  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
+    return path
+
+
+async def test_a_small_blob_for_a_crowd_is_read_now_and_then(mirror: MirrorServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = add_image(mirror.hub, "team/app", "1", b"0123456789" * 1000)
+    path, read, opened = await stored(mirror, image), BlobStore.open, []
+
+    def noted(store: BlobStore, digest: Digest) -> Any:
+        opened.append(digest)
+        return read(store, digest)
+
+    monkeypatch.setattr(BlobStore, "open", noted)
+    answers = [await mirror.get(path) for _ in range(100)]
+    assert [answer.body for answer in answers] == [b"0123456789" * 1000] * 100
+    assert len(opened) < 20
+    seen = [{name.lower(): value for name, value in answer.headers.items()} for answer in answers]
+    assert len({headers.pop("x-request-id") for headers in seen}) == 100
+    assert all(headers.pop("date") for headers in seen)
+    assert seen == [seen[0]] * 100
+
+    part = await mirror.get(path, Range="bytes=1-3")
+    assert (part.status, part.body) == (206, b"123")
+    assert (await mirror.get(path, If_None_Match=f'"{image.layer}"')).status == 304
+    head = await mirror.head(path)
+    assert (head.status, head.headers["Content-Length"], head.body) == (200, "10000", b"")
+    lines = mirror.access_file.read_text
+    asked = head.headers["X-Request-Id"]
+    await until(lambda: asked in lines())
+    records = [json.loads(line) for line in lines().splitlines()[-103:]]
+    assert [record["bytes"] for record in records] == [10_000] * 100 + [3, 0, 0]
+    assert {(record["kind"], record["digest"], record["repository"]) for record in records} == {
+        ("blob", str(image.layer), "team/app")
+    }
+
+
+async def test_a_small_blob_that_cannot_be_read_whole_is_no_answer(mirror: MirrorServer) -> None:
+    image = add_image(mirror.hub, "team/app", "1", b"0123456789" * 1000)
+    path = await stored(mirror, image)
+
+    def fails(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mirror.fetch.reader.os.pread", fails)
+        answer = await mirror.get(path)
+    assert (answer.status, answer.code) == (503, "UNAVAILABLE")
+    assert "Input/output error" in answer.message
+    assert (await mirror.get(path)).status == 200
