@@ -52,7 +52,6 @@ from mirror.proxy.guard import Guard
 from mirror.proxy.hint_artifacts import HintArtifacts
 from mirror.proxy.hint_content import HintContent
 from mirror.proxy.listing import Discovery
-from mirror.proxy.malformed import noted_briefly
 from mirror.proxy.passwords import PasswordFile
 from mirror.proxy.redirects import Redirects
 from mirror.proxy.registry import Registry
@@ -131,7 +130,6 @@ async def open_mirror(
     Raises InvalidInput, ConfigError, StorageFull, Unavailable if a part cannot be opened.
     """
     async with AsyncExitStack() as stack:
-        stack.enter_context(noted_briefly())
         store = BlobStore(config.data, config.store.min_free)
         database = Database(wiring.database(config))
         stack.push_async_callback(database.close)

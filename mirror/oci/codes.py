@@ -1,7 +1,8 @@
 """Error codes of the registry API, in one table, and the JSON form in which clients read them.
 
 Sources: OCI distribution specification 1.1, "Error Codes"; PAGINATION_NUMBER_INVALID, RANGE_INVALID, UNAVAILABLE and
-UNKNOWN are the distribution project's; UPSTREAM_INVALID is our own, in the form that the specification asks of a code.
+UNKNOWN are the distribution project's; REQUEST_INVALID and UPSTREAM_INVALID are our own, in the form that the specification asks
+of a code.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class ErrorCode(StrEnum):
     NAME_UNKNOWN = "NAME_UNKNOWN"
     PAGINATION_NUMBER_INVALID = "PAGINATION_NUMBER_INVALID"
     RANGE_INVALID = "RANGE_INVALID"
+    REQUEST_INVALID = "REQUEST_INVALID"
     TOOMANYREQUESTS = "TOOMANYREQUESTS"
     UNAUTHORIZED = "UNAUTHORIZED"
     UNAVAILABLE = "UNAVAILABLE"
@@ -70,6 +72,7 @@ _TABLE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.NAME_UNKNOWN: (404, "this repository is not known"),
     ErrorCode.PAGINATION_NUMBER_INVALID: (400, "this is not a number of tags"),
     ErrorCode.RANGE_INVALID: (416, "the blob has no such range of bytes"),
+    ErrorCode.REQUEST_INVALID: (400, "this is no HTTP request that can be read"),
     ErrorCode.TOOMANYREQUESTS: (429, "too many requests"),
     ErrorCode.UNAUTHORIZED: (401, "authentication is required"),
     ErrorCode.UNAVAILABLE: (503, "the upstream cannot be reached now"),

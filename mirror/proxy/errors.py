@@ -40,6 +40,12 @@ def _begin_anew() -> None:
 
 os.register_at_fork(after_in_child=_begin_anew)
 
+
+def new_request_id() -> str:
+    """One that no other request has."""
+    return f"{_PROCESS[0]}{next(_NUMBERS):08x}"
+
+
 _ROUTE_CODES: dict[type[MirrorError], ErrorCode] = {
     BadDigest: ErrorCode.DIGEST_INVALID,
     BadReference: ErrorCode.MANIFEST_INVALID,
@@ -52,7 +58,7 @@ _HTTP_CODES = {404: ErrorCode.NAME_UNKNOWN, 405: ErrorCode.UNSUPPORTED}
 @web.middleware
 async def answer_errors(request: R, handler: Callable[[R], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
     """Begin an exchange, and turn what the handler raises into a response; an unexpected exception is logged and a 500."""
-    exchange = begin_exchange(request, f"{_PROCESS[0]}{next(_NUMBERS):08x}")
+    exchange = begin_exchange(request, new_request_id())
     outside = REQUEST_ID.set(exchange.request_id)
     try:
         return await handler(request)

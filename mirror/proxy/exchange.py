@@ -55,7 +55,7 @@ def begin_exchange(request: web.BaseRequest, request_id: str) -> Exchange:
 
 
 def exchange_of(request: web.BaseRequest) -> Exchange | None:
-    """The exchange of a request; None if it never reached the application (a malformed request, say)."""
+    """The exchange of a request; None if it has none."""
     return request.get(_KEY)
 
 

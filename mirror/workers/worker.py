@@ -16,13 +16,15 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
 
-from mirror.app import Mirror, open_mirror
+from mirror.app import USER_AGENT, Mirror, open_mirror
 from mirror.background import running
 from mirror.config import wiring
 from mirror.config.models import Config
@@ -30,6 +32,7 @@ from mirror.errors import MirrorError, Unavailable
 from mirror.logs import Logs
 from mirror.metrics import Metrics
 from mirror.proxy.access_log import access_logger
+from mirror.proxy.malformed import ClientConnection
 from mirror.report.writer import AccessLog
 from mirror.snapshot import Snapshot, of_worker
 from mirror.tls import ServerCertificate, bound_read_buffers
@@ -186,7 +189,8 @@ class Worker:
             stack.enter_context(_logging(config, self._metrics, told.number))
             self._mirror = await stack.enter_async_context(open_mirror(config, self._metrics, self, has_chores=told.number == 0))
             self._mirror.application.on_response_prepare.append(self._say_last_word)
-            runner = await self._open_runner(config, self._mirror, stack)
+            access_log_class = self._access_log_class(config, stack)
+            runner = await self._open_runner(self._mirror, stack)
             certificate = _certificate(config)
             if certificate is not None:
                 bound_read_buffers()
@@ -194,9 +198,18 @@ class Worker:
             server = runner.server
             assert server is not None  # noqa: S101 - `setup` has made it
             self._metrics.watch_connections(lambda: len(server.connections))
+            connection = partial(
+                ClientConnection,
+                server,
+                name=USER_AGENT,
+                max_header=config.server.max_header,
+                keepalive_timeout=config.server.keepalive,
+                access_log_class=access_log_class,
+                loop=asyncio.get_running_loop(),
+            )
             acceptor = Acceptor(
                 self._listeners,
-                server,
+                connection,
                 connections=lambda: len(server.connections),
                 seats=self._seats,
                 seat=told.seat,
@@ -212,19 +225,16 @@ class Worker:
                 acceptor.stop()
                 await self._drain(server, config.server.grace)
 
-    async def _open_runner(self, config: Config, mirror: Mirror, stack: AsyncExitStack) -> web.AppRunner:
+    def _access_log_class(self, config: Config, stack: AsyncExitStack) -> type[AbstractAccessLogger]:
         access_log = None
         if config.access_log is not None:
             access_log = AccessLog(config.access_log, on_drop=lambda: self._metrics.log_line_dropped("access"))
             stack.callback(access_log.close)
+        return access_logger(access_log, self._metrics)
+
+    async def _open_runner(self, mirror: Mirror, stack: AsyncExitStack) -> web.AppRunner:
         stack.push_async_callback(self._send_last_figures)
-        runner = await mirror.open_runner(
-            access_log_class=access_logger(access_log, self._metrics),
-            shutdown_timeout=_CUT_SECONDS,
-            keepalive_timeout=config.server.keepalive,
-            max_line_size=config.server.max_header,
-            max_field_size=config.server.max_header,
-        )
+        runner = await mirror.open_runner(shutdown_timeout=_CUT_SECONDS)
         stack.push_async_callback(runner.cleanup)
         return runner
 

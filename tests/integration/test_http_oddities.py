@@ -1,22 +1,25 @@
 """What no client should send: the answer is right or a clear refusal, never a hang or a traceback, and the server goes on.
 
-Sources: RFC 9112 (framing, sections 3.2, 5.2, 6.1, 6.3 and 11.2), RFC 9110 (section 10.1.1, `Expect`).
+Sources: RFC 9112 (framing, sections 3, 3.2, 5.2, 6.1, 6.3 and 11.2), RFC 9110 (section 10.1.1, `Expect`), RFC 6585 (section 5).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from tests.support.debark_process import DebarkProcess
+from tests.support.debark_process import DebarkProcess, wait_until
 from tests.support.hub import Hub
-from tests.support.raw_http import RawConnection
+from tests.support.raw_http import RawConnection, Reply
 from tests.support.small_images import tiny
 
 IMAGE = tiny("oddities")
 PATH = "/v2/hub.test/odd/app/manifests/1"
+LONGEST = 16 * 1024
+"""Bytes of a request line's target, and of a header, by default (server.max_header)."""
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +68,6 @@ NEXT = "GET /v2/ HTTP/1.1\r\nHost: mirror\r\n\r\n"
         get(PATH, "no colon"),
         get(PATH, ": no name"),
         get(PATH, "X\x00Y: a"),
-        get(PATH, f"X: {'a' * 100_000}"),
-        get(PATH, *(f"X-{number}: a" for number in range(20_000))),
-        get(f"/v2/{'a' * 100_000}/manifests/1"),
         get(host=""),
         get(PATH, "Host: other"),
         get("/v2/odd/app/manifests/\x001"),
@@ -89,13 +89,83 @@ NEXT = "GET /v2/ HTTP/1.1\r\nHost: mirror\r\n\r\n"
 def test_what_is_no_http_is_refused_once_and_the_connection_ended(address: str, request_bytes: bytes) -> None:
     with RawConnection(address) as connection:
         connection.send(request_bytes)
-        reply = connection.reply()
-        assert reply is not None
-        assert reply.status == 400
-        assert reply.body
-        assert b"Traceback" not in reply.body
+        assert _refused(connection.reply(), 400)
         assert _answers_of_success(connection) == 0
     _goes_on(address)
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "words"),
+    [
+        (get(f"/v2/{'a' * LONGEST}/manifests/1"), 414, "request line"),
+        (get(PATH, f"X: {'a' * 100_000}"), 431, "a header has more than 16384 bytes (server.max_header)"),
+        (get(PATH, f"{'X' * 100_000}: a"), 431, "a header"),
+        (get(PATH, f"Authorization: Basic {'c2VjcmV0' * 9000}"), 431, "a header"),
+        (get(PATH, *(f"X-{number}: a" for number in range(20_000))), 431, "Too many headers"),
+    ],
+    ids=["line", "value", "name", "password", "number"],
+)
+def test_what_is_too_large_is_refused_in_words(address: str, request_bytes: bytes, status: int, words: str) -> None:
+    with RawConnection(address) as connection:
+        connection.send(request_bytes)
+        assert words in _refused(connection.reply(), status)
+        assert connection.is_closed()
+    _goes_on(address)
+
+
+def test_lines_up_to_the_limit_are_read(address: str) -> None:
+    for request_bytes in (get(PATH, f"X: {'a' * (LONGEST - 1)}"), get(f"{PATH}?{'a' * (LONGEST - len(PATH) - 1)}")):
+        with RawConnection(address) as connection:
+            connection.send(request_bytes)
+            reply = connection.reply()
+            assert reply is not None
+            assert (reply.status, reply.body) == (200, IMAGE.manifest)
+
+
+def test_what_is_no_http_is_in_the_logs_without_what_it_says(address: str, debark: DebarkProcess) -> None:
+    with RawConnection(address) as connection:
+        connection.send(get(PATH, "Authorization: Basic c2VjcmV0\x00"))
+        reply = connection.reply()
+        assert reply is not None
+        assert "c2VjcmV0" not in _refused(reply, 400)
+    identity = reply.headers["X-Request-Id"]
+
+    def records() -> list[dict[str, Any]]:
+        return [record for record in debark.access_records() if record["id"] == identity]
+
+    wait_until(lambda: bool(records()), 20, lambda: "the refusal is not in the access log")
+    (record,) = records()
+    assert (record["status"], record["client"], record["kind"]) == (400, "127.0.0.1", "other")
+    assert record["bytes"] == len(reply.body)
+    lines = (debark.data / "log" / "debark.log").read_text().splitlines()
+    (line,) = [line for line in map(json.loads, lines) if line.get("request_id") == identity]
+    assert (line["event"], line["status"]) == ("request_malformed", 400)
+    assert "c2VjcmV0" not in json.dumps(line)
+
+
+def test_a_body_that_breaks_off_in_nonsense_ends_the_connection(address: str) -> None:
+    with RawConnection(address) as connection:
+        connection.send(get(PATH, "Transfer-Encoding: chunked"))
+        reply = connection.reply()
+        assert reply is not None
+        assert (reply.status, reply.body) == (200, IMAGE.manifest)
+        connection.send(f"zz\r\n\r\n{NEXT}".encode())
+        assert _answers_of_success(connection) == 0
+    _goes_on(address)
+
+
+def _refused(reply: Reply | None, status: int) -> str:
+    """The words with which a request was refused that no handler has seen."""
+    assert reply is not None
+    assert reply.status == status
+    assert reply.headers["Content-Type"] == "application/json"
+    assert reply.headers["X-Request-Id"]
+    assert reply.headers["Server"].startswith("debark/")
+    (error,) = json.loads(reply.body)["errors"]
+    assert error["code"] == "REQUEST_INVALID"
+    message: str = error["message"]
+    assert message
+    return message
 
 
 def _answers_of_success(connection: RawConnection) -> int:
