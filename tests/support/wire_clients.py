@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.support.raw_http import RawConnection, Reply
 from tests.support.registry_client import digest_of
@@ -54,11 +55,13 @@ class WireClient:
     """Whether manifests in an index are asked for with nothing but their own type."""
     resumes: bool = False
     """Whether a broken blob is gone on with by Range."""
+    keeps_credentials: bool = False
+    """Whether it sends what it has for the mirror to another port of the same host too, where it is sent there."""
 
 
 CLIENTS = (
     WireClient("skopeo, podman", "containers/5.39.2 (github.com/containers/image)", _IMAGE_LIBRARY, resumes=True),
-    WireClient("skopeo, mirror at the root", "skopeo/1.22.0", _IMAGE_LIBRARY, "/v2/{name}", resumes=True),
+    WireClient("skopeo, mirror at the root", "skopeo/1.22.0", _IMAGE_LIBRARY, "/v2/{name}", resumes=True, keeps_credentials=True),
     WireClient(
         "apptainer",
         "Apptainer/1.4.5 (Linux amd64) Go/1.26.0",
@@ -90,6 +93,7 @@ CLIENTS = (
         blob_encoding=_ZSTD,
         narrow_children=True,
         resumes=True,
+        keeps_credentials=True,
     ),
     WireClient(
         "containerd, override_path",
@@ -119,9 +123,11 @@ class Pulled:
 class Puller:
     """Pulls as a client does. Raises AssertionError where an answer is one that this client would give up at."""
 
-    def __init__(self, client: WireClient, address: str) -> None:
+    def __init__(self, client: WireClient, address: str, credentials: str = "") -> None:
+        """credentials: what it has for the mirror, as the value of `Authorization`; empty: none."""
         self._client = client
         self._address = address
+        self._credentials = credentials
         self._connection: RawConnection | None = None
         self._replies: list[tuple[str, Reply]] = []
 
@@ -130,11 +136,10 @@ class Puller:
         client = self._client
         query = f"?ns={client.namespace}" if client.namespace and path != "/v2/" else ""
         fields = [("Host", self._address), ("User-Agent", client.agent), *headers]
+        fields += [("Authorization", self._credentials)] if self._credentials else []
         fields += [("Connection", "close")] if client.closes else []
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields)
         connection = self._connection or RawConnection(self._address)
-        connection.send(f"{method} {path}{query} HTTP/1.1\r\n{head}\r\n".encode())
-        reply = connection.reply(method)
+        reply = _exchange(connection, method, f"{path}{query}", fields)
         assert reply is not None, f"{client.name}: no answer to {method} {path}"
         self._replies.append((f"{method} {path}", reply))
         if client.closes:
@@ -154,7 +159,9 @@ class Puller:
         path = f"{self._client.way.format(name=name)}/blobs/{descriptor['digest']}"
         accept = f"{descriptor['mediaType']}, */*"
         fields = [("Accept", accept), ("Accept-Encoding", self._client.blob_encoding)]
-        return self.ask("GET", path, [*fields, ("Range", f"bytes={start}-")] if start else fields)
+        fields += [("Range", f"bytes={start}-")] if start else []
+        reply = self.ask("GET", path, fields)
+        return self._follow(reply, fields, path) if reply.status == 307 else reply
 
     def pull(self, name: str, reference: str) -> Pulled:
         """The image for linux/amd64, to its last byte."""
@@ -187,6 +194,19 @@ class Puller:
             self._connection.close()
             self._connection = None
 
+    def _follow(self, reply: Reply, headers: Sequence[tuple[str, str]], path: str) -> Reply:
+        """As Go's own client does it: with the headers of the first request, from whose host it says that it comes."""
+        target = urlsplit(reply.headers["Location"])
+        assert target.hostname is not None
+        fields = [("Host", target.netloc), ("User-Agent", self._client.agent), *headers]
+        fields += [("Referer", f"http://{self._address}{path}")]
+        if self._credentials and self._client.keeps_credentials and target.hostname == self._address.rpartition(":")[0]:
+            fields += [("Authorization", self._credentials)]
+        with RawConnection(target.netloc) as connection:
+            followed = _exchange(connection, "GET", f"{target.path}?{target.query}".rstrip("?"), fields)
+        assert followed is not None, f"{self._client.name}: no answer from {target.netloc}"
+        return followed
+
     def _begin(self, name: str, reference: str) -> Reply | None:
         """What comes before the download; the answer to the HEAD, if there was one."""
         head = None
@@ -211,3 +231,9 @@ class Puller:
         document = json.loads(reply.body)
         assert reply.headers["Content-Type"] == document["mediaType"]
         return reply
+
+
+def _exchange(connection: RawConnection, method: str, target: str, fields: Sequence[tuple[str, str]]) -> Reply | None:
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    connection.send(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode())
+    return connection.reply(method)
