@@ -77,6 +77,8 @@ class Faults:
     """After so many requests a token is refused."""
     token_lifetime: int = 300
     token_status: int = 200
+    token_body: bytes | None = None
+    """In place of a token."""
     redirect: str | None = None
     """Redirect blobs to this base URL, path kept."""
     redirect_loop: bool = False
@@ -246,6 +248,8 @@ class FaultyRegistry:
     def _token(self, request: web.Request) -> web.Response:
         if self.faults.token_status != 200:
             return web.Response(status=self.faults.token_status, headers=self.faults.headers)
+        if self.faults.token_body is not None:
+            return web.Response(body=self.faults.token_body)
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         if self.faults.user is not None and not (scheme == "Basic" and self._is_user(value)):
             return web.Response(status=401)

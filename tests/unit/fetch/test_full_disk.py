@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from mirror.errors import IntegrityError, NotFound, StorageFull
+from mirror.fetch.blobs import BlobFetcher
+from mirror.fetch.filler import FetchLimits
 from mirror.oci.digest import Digest
+from mirror.store.blobs import BlobStore
 from tests.support.faulty_registry import until
-from tests.support.fetching import bench, read_all, read_span, read_what_comes
+from tests.support.fetching import QUICK_DOWNLOADS, bench, read_all, read_span, read_what_comes
 
 pytestmark = pytest.mark.usefixtures("every_way_of_reading")
 
@@ -48,7 +51,10 @@ async def test_readers_go_on_when_the_disk_is_full_in_the_middle(tmp_path: Path,
         assert bodies == [BLOB] * 3
         assert at.store.size(DIGEST) is None
         assert not at.store.layout.part(DIGEST).exists()
-        assert at.fetcher.storage_problem is not None
+        small = at.hub.add_blob(b"small")
+        with at.fetch(small) as reader:
+            await reader.stored()
+        assert at.fetcher.storage_problem is not None, "that a small one finds room says nothing of a large one"
         full_at[0] = 2 * SIZE
         assert await read_all(at.fetch(DIGEST)) == BLOB
         await until(lambda: at.fetcher.storage_problem is None)
@@ -68,6 +74,35 @@ async def test_nothing_is_begun_when_too_little_is_free(tmp_path: Path) -> None:
             with pytest.raises(StorageFull):
                 await reader.stored()
         assert not any(tmp_path.rglob(DIGEST.hex))
+
+
+class _NearlyFull(BlobStore):
+    """Has room for half of the blob."""
+
+    room = SIZE // 2
+
+    def free_bytes(self) -> int:
+        return self.room
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+async def test_room_is_made_for_what_a_blob_needs(tmp_path: Path, *, is_made: bool) -> None:
+    store = _NearlyFull(tmp_path, 0)
+    asked = []
+
+    async def make_room(size: int) -> None:
+        asked.append(size)
+        if is_made:
+            store.room = SIZE
+
+    async with bench(tmp_path, store=store) as at:
+        at.hub.add_blob(BLOB)
+        fetcher = BlobFetcher(store, FetchLimits(download=QUICK_DOWNLOADS), make_room=make_room)
+        assert await read_all(fetcher.fetch(at.client, "team/app", DIGEST, SIZE)) == BLOB
+        await until(lambda: fetcher.active_fills == 0)
+        assert (store.size(DIGEST) == SIZE) is is_made
+        await fetcher.close()
+    assert asked == [SIZE]
 
 
 async def test_the_upstreams_refusal_is_still_known_before_the_body(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mirror.upstream.mirrored import MirroredClient, UpstreamMirror
 from mirror.upstream.model import BreakerPolicy, Credential
 from mirror.upstream.policy import RetryPolicy
 from mirror.upstream.token_cache import TokenCache
-from tests.support.faulty_registry import FaultyRegistry
+from tests.support.faulty_registry import FaultyRegistry, until
 from tests.support.fetching import QUICK_DOWNLOADS, read_all, read_what_comes
 from tests.support.upstreams import QUICK, session_for, upstream
 
@@ -60,7 +60,7 @@ async def at(tmp_path: Path) -> AsyncIterator[Places]:
             place.add_manifest(name, "1", MANIFEST)
             place.add_blob(BLOB)
         breaker = BreakerPolicy(failures=2, pause=60)
-        known = upstream(hub.url, credential=Credential("site", "secret"))
+        known = upstream(hub.url, credential=Credential("site", "secret"), breaker=BreakerPolicy(pause=0.2))
         places = [upstream(place.url, name=f"hub.test@{place.port}", breaker=breaker) for place in (first, second)]
         session = await stack.enter_async_context(session_for(known, *places))
         mirrors = [
@@ -188,6 +188,22 @@ async def test_a_mirror_that_is_down_is_soon_not_asked_any_more(at: Places) -> N
         at.second.faults.status = 404
         assert (await at.client.get_manifest("team/app", Reference(tag=str(number)))).raw == NEWER
     assert at.asked() == [2, 5, 5]
+    assert not at.client.is_suspended
+
+
+async def test_it_is_looked_again_as_soon_as_one_of_them_may_be_back(at: Places) -> None:
+    for place in (at.first, at.second, at.hub):
+        place.faults.status = 500
+    for repository in ("team/app", "team/other"):
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await at.client.get_manifest(repository, TAG)
+    assert at.client.is_suspended
+    await until(lambda: at.client.is_probe_due)
+    at.hub.faults.status = None
+    asked = at.asked()
+    assert (await at.client.get_manifest("team/app", TAG)).raw == MANIFEST
+    assert at.asked() == [asked[0], asked[1], asked[2] + 1], "the mirrors are left alone for longer"
     assert not at.client.is_suspended
 
 

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import errno
 import random
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from mirror.oci.codes import Subject, code_of, error_body
 from mirror.oci.digest import Digest
 from mirror.proxy.blob_response import SendLimits, SentBlob, send_blob
 from mirror.proxy.errors import answer_errors
+from mirror.tls import ServerCertificate
+from tests.support.certificates import issue
 from tests.support.faulty_registry import until
 from tests.support.fetching import Bench, bench
 
@@ -38,7 +42,7 @@ class Server:
 
     async def get(self, **headers: str) -> tuple[int, Mapping[str, str], bytes]:
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
-        async with self.session.get(self.url, headers=fields) as response:
+        async with self.session.get(self.url, headers=fields, ssl=False) as response:
             return response.status, response.headers, await response.read()
 
     async def warm(self) -> None:
@@ -46,9 +50,9 @@ class Server:
         await until(lambda: self.at.store.size(DIGEST) == SIZE)
 
 
-@pytest.fixture(params=[{}, {"min_free_bytes": 1 << 62}], ids=["kept", "unkept"])
-async def server(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Server]:
-    async with bench(tmp_path, **request.param) as at, aiohttp.ClientSession() as session:
+@asynccontextmanager
+async def serving(root: Path, tls: ssl.SSLContext | None = None, min_free_bytes: int = 0) -> AsyncIterator[Server]:
+    async with bench(root, min_free_bytes=min_free_bytes) as at, aiohttp.ClientSession() as session:
         at.hub.add_blob(BLOB)
         sent: list[SentBlob] = []
 
@@ -66,10 +70,17 @@ async def server(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
         app.router.add_get("/blob", handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield Server(at, f"http://127.0.0.1:{runner.addresses[0][1]}/blob", session, sent)
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}/blob"
+        yield Server(at, url, session, sent)
         at.hub.release.set()
         await runner.cleanup()
+
+
+@pytest.fixture(params=[{}, {"min_free_bytes": 1 << 62}], ids=["kept", "unkept"])
+async def server(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Server]:
+    async with serving(tmp_path, **request.param) as started:
+        yield started
 
 
 kept_only = pytest.mark.parametrize("server", [{}], ids=["kept"], indirect=True)
@@ -87,6 +98,15 @@ async def test_a_whole_blob(server: Server) -> None:
             await until(lambda: server.at.store.size(DIGEST) == SIZE)
     await until(lambda: len(server.sent) == 2)
     assert [(result.sent, result.is_complete) for result in server.sent] == [(SIZE, True)] * 2
+
+
+async def test_the_same_over_tls(tmp_path: Path) -> None:
+    certificate = ServerCertificate(*issue(tmp_path, "mirror.example.org"))
+    async with serving(tmp_path, certificate.context) as server:
+        assert (await server.get())[::2] == (200, BLOB)
+        await until(lambda: server.at.store.size(DIGEST) == SIZE)
+        assert (await server.get())[::2] == (200, BLOB)
+        assert (await server.get(Range="bytes=1000000-2999998"))[::2] == (206, BLOB[1_000_000:2_999_999])
 
 
 async def test_a_client_that_leaves_before_the_first_byte_is_no_failure(server: Server) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from mirror.config import wiring
 from mirror.config.models import Config
 from mirror.config.relations import contradictions
-from mirror.errors import InvalidInput
+from mirror.errors import InvalidInput, Unavailable
 from mirror.oci.challenge import find_bearer, parse_challenges
 from mirror.oci.digest import Digest
 from mirror.proxy.client_address import AddressRanges
@@ -130,8 +130,10 @@ async def test_who_may_read_it_at_the_hub_reads_it_here(tmp_path: Path) -> None:
             answer = await ada.get(f"/v2/{PRIVATE}/{path}")
             assert (answer.status, answer.body) == (200, body)
             vary = "Accept, Authorization" if path == "manifests/1" else "Authorization"
-            assert (answer.headers["Cache-Control"], answer.headers["Vary"]) == ("private", vary)
-            assert (await ada.ask("HEAD", f"/v2/{PRIVATE}/{path}")).status == 200
+            head = await ada.ask("HEAD", f"/v2/{PRIVATE}/{path}")
+            assert head.status == 200
+            for headers in (answer.headers, head.headers):
+                assert (headers["Cache-Control"], headers["Vary"]) == ("private", vary)
         tags = await ada.get(f"/v2/{PRIVATE}/tags/list")
         assert (json.loads(tags.body)["tags"], tags.headers["Cache-Control"]) == (["1"], "private")
         assert (await ada.get(f"/v2/{PRIVATE}/referrers/{image.digest}")).status == 200
@@ -471,3 +473,5 @@ def test_the_key_is_for_the_mirrors_user_only(tmp_path: Path) -> None:
     file.write_text("no key")
     with pytest.raises(InvalidInput, match="is no key"):
         seal_key(file)
+    with pytest.raises(Unavailable, match="cannot be made or read"):
+        seal_key(file / "key")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from mirror.store.blobs import BlobStore
 from tests.support.faulty_registry import Faults, until
 from tests.support.mirror_server import Image, MirrorServer, add_image, mirror_server
 
-LAYER = bytes(range(256)) * 2000
+LAYER = random.Random(7).randbytes(512_000)
 SIZE = len(LAYER)
 MIDDLE = 300_000
 FIRST = "-"
@@ -92,6 +93,7 @@ BLOBS = [
     refused("another length", Faults(extra_bytes=1), 502, "UPSTREAM_INVALID"),
     refused("encoded", Faults(content_encoding="gzip"), 502, "UPSTREAM_INVALID"),
     refused("redirects in a circle", Faults(redirect_loop=True), 503, "UNAVAILABLE", *[FIRST] * 6, retry_after="1"),
+    refused("redirect to nowhere", Faults(redirect="http://["), 503, "UNAVAILABLE", retry_after="1"),
     refused("redirect to a stranger", Faults(redirect="http://stranger.test"), 403, "DENIED"),
     BlobCase("other bytes", Faults(wrong_content=True), 200, next=(FIRST,)),
     BlobCase("cut again and again", Faults(cut_at=MIDDLE, cuts=99), 200, asked=[FIRST, *[str(MIDDLE)] * 3], next=[str(MIDDLE)]),

@@ -118,6 +118,8 @@ async def test_blobs_by_head_get_and_range_with_the_cache_result(mirror: MirrorS
     assert mirror.hub.count("HEAD", "/blobs/") == mirror.hub.count("GET", "/blobs/") == 0  # The manifest says how long it is.
     cold = await mirror.get(path)
     assert (cold.status, cold.body, cold.headers["X-Debark-Cache"]) == (200, LAYER, "miss")
+    same = ("Content-Type", "Content-Length", "Docker-Content-Digest", "ETag", "OCI-Namespace", "Docker-Distribution-Api-Version")
+    assert [head.headers[name] for name in same] == [cold.headers[name] for name in same]
     await until((mirror.data / f"blobs/sha256/{image.layer.hex[:2]}/{image.layer.hex}").exists)
     warm = await mirror.get(path, Range="bytes=1000-")
     assert (warm.status, warm.body, warm.headers["X-Debark-Cache"]) == (206, LAYER[1000:], "hit")

@@ -15,7 +15,7 @@ from mirror.oci.reference import Reference
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.model import Credential, Failure, UpstreamUnavailable
 from mirror.upstream.session import GuardedResolver
-from tests.support.faulty_registry import FaultyRegistry
+from tests.support.faulty_registry import Faults, FaultyRegistry
 from tests.support.upstreams import client_of
 
 pytestmark = pytest.mark.usefixtures("every_way_of_reading")
@@ -257,6 +257,26 @@ async def test_a_token_service_in_trouble_is_no_denial(hub: FaultyRegistry, stat
     assert caught.value.failure is failure
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"<html>", "not JSON"),
+        (b"", "not JSON"),
+        (b'["token"]', "without a token"),
+        (b'{"token": 7}', "without a token"),
+        (b'{"token": "a\\nb"}', "without a token"),
+        (b'{"token": "t", "filling": "' + b"x" * (1 << 20) + b'"}', "more than"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+async def test_a_token_service_that_talks_nonsense(hub: FaultyRegistry, body: bytes, words: str) -> None:
+    hub.faults.auth, hub.faults.token_body = "bearer", body
+    async with client_of(hub.url) as client:
+        with pytest.raises(UpstreamUnavailable, match=words) as caught:
+            await client.get_manifest("team/app", TAG)
+    assert caught.value.failure is Failure.PROTOCOL
+
+
 # Redirects
 
 
@@ -270,6 +290,18 @@ async def test_a_redirect_to_a_trusted_host_carries_no_rights(hub: FaultyRegistr
     assert request.authorization is None
     assert request.range == "bytes=1000-"
     assert request.query == "signature=a%2Fb%3D"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_what_refuses_behind_a_redirect_says_nothing_of_the_account(hub: FaultyRegistry, status: int) -> None:
+    async with FaultyRegistry(Faults(status=status)) as bucket:
+        hub.faults.auth, hub.faults.user, hub.faults.redirect = "bearer", ("me", "right"), bucket.url
+        async with client_of(hub.url, credential=Credential("me", "right")) as client:
+            with pytest.raises(Denied):
+                await read(client)
+            hub.faults.redirect = None
+            assert await read(client) == BLOB
+    assert hub.count("GET", "/token") == 1
 
 
 async def test_a_redirect_to_a_strange_host_is_refused(hub: FaultyRegistry) -> None:
