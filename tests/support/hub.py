@@ -74,11 +74,14 @@ class Hub:
             self._process.wait()
             self._process = None
 
-    def requests(self, method: str, path: str) -> int:
-        """How many requests with this method and path were answered so far, those for a part of the body left out."""
+    def requests(self, method: str, path: str, agent: str = "") -> int:
+        """How many requests with this method and path were answered so far, those for a part of the body left out.
+
+        agent: with what the names of those begin whose requests count.
+        """
         text = self.log_path.read_text(errors="replace")
-        answers = re.findall(re.escape(f'"{method} {path} HTTP/1.1"') + r" ([0-9]{3})", text)
-        return sum(1 for status in answers if status != "206")
+        line = re.escape(f'"{method} {path} HTTP/1.1"') + r' ([0-9]{3}) [0-9]+ "[^"]*" "' + re.escape(agent)
+        return sum(1 for status in re.findall(line, text) if status != "206")
 
     def __enter__(self) -> Self:
         self.start()

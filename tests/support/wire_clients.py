@@ -51,6 +51,8 @@ class WireClient:
     closes: bool = False
     """Whether each request has a connection of its own."""
     config_first: bool = True
+    all_platforms: bool = False
+    """Whether it takes all that an index names, and not the image for its own platform only."""
     narrow_children: bool = False
     """Whether manifests in an index are asked for with nothing but their own type."""
     resumes: bool = False
@@ -106,7 +108,7 @@ CLIENTS = (
         resumes=True,
     ),
     WireClient("crane", "go-containerregistry", _GGCR, config_first=False, narrow_children=True),
-    WireClient("oras", "oras/1.3.3", _ORAS, begins=(), narrow_children=True),
+    WireClient("oras", "oras/1.3.3", _ORAS, begins=(), narrow_children=True, all_platforms=True),
 )
 
 
@@ -138,15 +140,13 @@ class Puller:
         fields = [("Host", self._address), ("User-Agent", client.agent), *headers]
         fields += [("Authorization", self._credentials)] if self._credentials else []
         fields += [("Connection", "close")] if client.closes else []
-        connection = self._connection or RawConnection(self._address)
+        connection = self._connection = self._connection or RawConnection(self._address)
         reply = _exchange(connection, method, f"{path}{query}", fields)
         assert reply is not None, f"{client.name}: no answer to {method} {path}"
         self._replies.append((f"{method} {path}", reply))
         if client.closes:
             assert connection.is_closed()
-            connection.close()
-        else:
-            self._connection = connection
+            self.close()
         return reply
 
     def manifest(self, method: str, name: str, reference: str, accept: Sequence[str] = ()) -> Reply:
@@ -164,21 +164,32 @@ class Puller:
         return self._follow(reply, fields, path) if reply.status == 307 else reply
 
     def pull(self, name: str, reference: str) -> Pulled:
-        """The image for linux/amd64, to its last byte."""
+        """What this client takes of it, to the last byte: the image for linux/amd64, unless it takes all."""
         self._replies.clear()
         head = self._begin(name, reference)
         if self._client.by_digest:
             assert head is not None
             reference = head.headers["Docker-Content-Digest"]
-        got = self._checked_manifest(name, reference)
-        manifests = [got.body]
-        document = json.loads(got.body)
-        while "manifests" in document:
-            child = next(one for one in document["manifests"] if one.get("platform", {}).get("architecture") in ("amd64", None))
-            accept = (child["mediaType"],) if self._client.narrow_children else ()
-            manifests.append(self._checked_manifest(name, child["digest"], accept).body)
+        manifests = []
+        blobs: dict[str, bytes] = {}
+        waiting: list[tuple[str, tuple[str, ...]]] = [(reference, ())]
+        while waiting:
+            manifests.append(self._checked_manifest(name, *waiting.pop(0)).body)
             document = json.loads(manifests[-1])
-        wanted = [document["config"], *document["layers"]]
+            if "manifests" not in document:
+                blobs |= self._blobs(name, [document["config"], *document["layers"]])
+                continue
+            for child in self._wanted(document["manifests"]):
+                waiting += [(child["digest"], (child["mediaType"],) if self._client.narrow_children else ())]
+        self.close()
+        return Pulled(tuple(manifests), blobs, tuple(self._replies))
+
+    def _wanted(self, children: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        fitting = [child for child in children if child.get("platform", {}).get("architecture") in ("amd64", None)]
+        return children if self._client.all_platforms else fitting[:1]
+
+    def _blobs(self, name: str, wanted: Sequence[dict[str, Any]]) -> dict[str, bytes]:
+        """By digest. wanted: the config and the layers, as a manifest describes them."""
         blobs = {}
         for descriptor in wanted if self._client.config_first else [*wanted[1:], wanted[0]]:
             reply = self.blob(name, descriptor)
@@ -186,8 +197,7 @@ class Puller:
             assert digest_of(reply.body) == descriptor["digest"]
             assert "Content-Encoding" not in reply.headers
             blobs[descriptor["digest"]] = reply.body
-        self.close()
-        return Pulled(tuple(manifests), blobs, tuple(self._replies))
+        return blobs
 
     def close(self) -> None:
         if self._connection is not None:

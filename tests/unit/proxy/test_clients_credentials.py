@@ -107,6 +107,15 @@ async def test_anybody_pulls_what_is_public_as_before(tmp_path: Path) -> None:
             assert "private" not in with_token.headers.get("Cache-Control", "")
 
 
+async def test_who_has_said_who_it_is_is_greeted(mirror: MirrorServer) -> None:
+    for said, status in ((basic(*ADA), 200), ("Bearer anonymous", 200), ("Basic Og==", 401), ("Basic ?", 401), ("Digest x", 401)):
+        answer = await mirror.get("/v2/", Authorization=said)
+        assert (answer.status, "WWW-Authenticate" in answer.headers) == (status, status == 401)
+    sealed = await Client(mirror, ADA).token(await mirror.get("/v2/"))
+    assert (await mirror.get("/v2/", Authorization=f"Bearer {sealed}")).status == 200
+    assert (await mirror.get("/v2/", Authorization=f"Bearer {sealed[:-4]}")).status == 401
+
+
 async def test_anonymous_tokens_do_not_keep_answers_from_being_warm(tmp_path: Path) -> None:
     async with passing(tmp_path, tags={"ttl": 60}) as (mirror, _):
         for _ in range(2):

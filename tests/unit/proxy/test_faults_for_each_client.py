@@ -186,6 +186,40 @@ async def test_a_hub_that_is_slow_to_begin_is_waited_for(tmp_path: Path, client:
         assert len((await here.pull("team/never")).blobs) == 2
 
 
+@pytest.mark.parametrize(
+    ("faults", "status", "code", "words"),
+    [
+        (Faults(status=401), 403, "DENIED", "hub.test"),
+        (Faults(status=403), 403, "DENIED", "hub.test"),
+        (Faults(status=404), 404, "MANIFEST_UNKNOWN", "hub.test"),
+        (Faults(wrong_content=True), 502, "UPSTREAM_INVALID", "another digest"),
+    ],
+    ids=["401", "403", "404", "other bytes"],
+)
+async def test_what_the_hub_refuses_is_refused_in_its_sense(
+    tmp_path: Path, client: WireClient, faults: Faults, status: int, code: str, words: str
+) -> None:
+    async with setting(tmp_path, client) as here:
+        here.mirror.hub.faults = deepcopy(faults)
+        for method in asks_for_tags(client):
+            reply = await here.manifest(method, "team/never")
+            assert (reply.status, reply.headers["Retry-After"]) == (status, None)
+        reply = await here.manifest("GET", "team/never")
+        (error,) = json.loads(reply.body)["errors"]
+        assert error["code"] == code
+        assert words in error["message"]
+
+
+async def test_a_blob_that_comes_wrong_never_arrives_whole(tmp_path: Path, client: WireClient) -> None:
+    async with setting(tmp_path, client) as here:
+        here.mirror.hub.faults = Faults(wrong_content=True)
+        with pytest.raises((EOFError, ConnectionResetError)):
+            await here.blob("team/partly", here.layer)
+        here.puller.close()
+        here.mirror.hub.faults = Faults()
+        assert (await here.blob("team/partly", here.layer)).body == PARTLY
+
+
 async def break_hub(here: Setting, fault: Fault) -> None:
     if fault.faults is None:
         await here.mirror.hub.kill()

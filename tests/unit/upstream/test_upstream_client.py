@@ -292,16 +292,17 @@ async def test_a_redirect_to_a_trusted_host_carries_no_rights(hub: FaultyRegistr
     assert request.query == "signature=a%2Fb%3D"
 
 
+@pytest.mark.parametrize("auth", ["bearer", "basic"])
 @pytest.mark.parametrize("status", [401, 403])
-async def test_what_refuses_behind_a_redirect_says_nothing_of_the_account(hub: FaultyRegistry, status: int) -> None:
+async def test_what_refuses_behind_a_redirect_says_nothing_of_the_account(hub: FaultyRegistry, status: int, auth: str) -> None:
     async with FaultyRegistry(Faults(status=status)) as bucket:
-        hub.faults.auth, hub.faults.user, hub.faults.redirect = "bearer", ("me", "right"), bucket.url
+        hub.faults.auth, hub.faults.user, hub.faults.redirect = auth, ("me", "right"), bucket.url
         async with client_of(hub.url, credential=Credential("me", "right")) as client:
             with pytest.raises(Denied):
                 await read(client)
             hub.faults.redirect = None
             assert await read(client) == BLOB
-    assert hub.count("GET", "/token") == 1
+    assert hub.count("GET", "/token") == (auth == "bearer")
 
 
 async def test_a_redirect_to_a_strange_host_is_refused(hub: FaultyRegistry) -> None:
