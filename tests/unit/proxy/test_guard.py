@@ -253,6 +253,16 @@ async def test_a_client_that_asks_too_fast_is_told_when_to_come_again(tmp_path: 
         assert (await mirror.get("/healthz")).status == 200
 
 
+async def test_each_address_and_each_user_has_a_rate_of_its_own(tmp_path: Path) -> None:
+    async with guarded(tmp_path, rate=0.01, burst=1, trusted_proxies=["127.0.0.1"]) as mirror:
+        for address in ("198.51.100.1", "198.51.100.2"):
+            assert [(await mirror.get("/v2/", X_Forwarded_For=address)).status for _ in range(2)] == [200, 429]
+    file = users_file(tmp_path / "users", ada="sesame", bob="open")
+    async with guarded(tmp_path, rate=0.01, burst=1, users_file=str(file)) as mirror:
+        for user in (basic("ada", "sesame"), basic("bob", "open")):
+            assert [(await mirror.get("/v2/", Authorization=user)).status for _ in range(2)] == [200, 429]
+
+
 @pytest.mark.parametrize(
     "path",
     [

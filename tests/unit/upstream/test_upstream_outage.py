@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 from aiohttp import ClientSession
 
-from mirror.errors import NotFound, Unavailable
+from mirror.errors import Denied, NotFound, Unavailable
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.upstream.client import UpstreamClient
@@ -103,6 +103,19 @@ async def test_those_who_ask_while_it_is_probed_share_the_outcome(at: Way) -> No
     assert (await first) == (await second)
     assert not at.client.is_suspended
     assert at.gate.problem is None
+
+
+async def test_a_probe_that_is_refused_shows_that_it_is_back(at: Way) -> None:
+    at.hub.faults.status = 502
+    await at.fail()
+    at.clock.advance(10)
+    # It gives no manifest, but a reason: its token service is elsewhere.
+    at.hub.faults.status, at.hub.faults.auth, at.hub.faults.challenge = None, "bearer", 'Bearer realm="http://stranger.test/t"'
+    with pytest.raises(Denied):
+        await at.client.get_manifest("team/app", TAG)
+    assert not at.client.is_suspended
+    at.hub.faults.auth = None
+    assert (await at.client.get_manifest("team/app", TAG)).raw
 
 
 async def test_a_probe_that_fails_refuses_all_who_waited_for_it(at: Way) -> None:
