@@ -46,9 +46,7 @@ class ClientConnection(web.RequestHandler):
         note = log.debug if isinstance(exc, BadHttpMethod) else log.info
         note("request_malformed", client=request.remote, status=status, reason=reason)
         headers = {"Content-Type": "application/json", "Server": self._name, REQUEST_ID_HEADER: exchange.request_id}
-        response = web.Response(status=status, body=error_body(ErrorCode.REQUEST_INVALID, reason), headers=headers)
-        response.force_close()
-        return response
+        return web.Response(status=status, body=error_body(ErrorCode.REQUEST_INVALID, reason), headers=headers)
 
     def _reason(self, error: HttpProcessingError) -> tuple[int, str]:
         """Status and words; nothing of the request itself, which may have a password in it."""
