@@ -81,6 +81,8 @@ class Faults:
     """In place of a token."""
     redirect: str | None = None
     """Redirect blobs to this base URL, path kept."""
+    redirect_manifests: bool = False
+    """Manifests, too."""
     redirect_loop: bool = False
     tags_per_page: int = 100
     endless_tags: bool = False
@@ -204,7 +206,7 @@ class FaultyRegistry:
 
     async def _content(self, request: web.Request, kind: str, name: str, reference: str) -> web.StreamResponse:
         faults = self.faults
-        if kind == "manifests":
+        if kind == "manifests" and not faults.redirect_manifests:
             return self._manifest(request, name, reference)
         if kind == "tags":
             return self._tag_list(request, name)

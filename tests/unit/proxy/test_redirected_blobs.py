@@ -216,6 +216,16 @@ async def test_a_hub_may_be_left_to_serve_what_the_store_does_not_have(tmp_path:
         assert (await mirror.get(f"/v2/team/app/blobs/{image.config}")).status == 404, "the object store does not have it"
 
 
+async def test_a_hub_that_is_away_serves_no_blobs_either(tmp_path: Path) -> None:
+    async with mirror_server(tmp_path, upstream={"redirect_blobs": "always"}) as mirror:
+        add_image(mirror.hub, "team/app", "1", LAYER)
+        await mirror.get("/v2/team/app/manifests/1")
+        mirror.hub.faults.status = 500
+        for path in ("/v2/team/app/manifests/1", BLOB):
+            answer = await mirror.get(path)
+            assert (answer.status, answer.code) == (503, "UNAVAILABLE")
+
+
 @pytest.mark.parametrize(("min_free", "status"), [(0, 200), ("100 TiB", 307)])
 async def test_a_hub_may_be_left_to_serve_what_there_is_no_room_for(tmp_path: Path, min_free: object, status: int) -> None:
     settings: Mapping[str, Any] = {"store": {"min_free": min_free}}

@@ -292,6 +292,18 @@ async def test_a_redirect_to_a_trusted_host_carries_no_rights(hub: FaultyRegistr
     assert request.query == "signature=a%2Fb%3D"
 
 
+async def test_manifests_may_be_elsewhere_too(hub: FaultyRegistry) -> None:
+    async with FaultyRegistry() as regional:
+        regional.add_manifest("team/app", "1", MANIFEST)
+        hub.faults.auth, hub.faults.redirect, hub.faults.redirect_manifests = "bearer", regional.url, True
+        async with client_of(hub.url) as client:
+            assert (await client.head_manifest("team/app", TAG)).digest == Digest.of(MANIFEST)
+            assert (await client.get_manifest("team/app", TAG)).raw == MANIFEST
+            with pytest.raises(NotFound):
+                await client.get_manifest("team/app", Reference(tag="2"))
+    assert {request.authorization for request in regional.seen} == {None}
+
+
 @pytest.mark.parametrize("auth", ["bearer", "basic"])
 @pytest.mark.parametrize("status", [401, 403])
 async def test_what_refuses_behind_a_redirect_says_nothing_of_the_account(hub: FaultyRegistry, status: int, auth: str) -> None:
