@@ -338,7 +338,7 @@ def _publisher_probes(conditions: Conditions) -> dict[str, HealthProbe]:
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = USER_AGENT
     exchange = exchange_of(request)
-    if exchange is not None:  # The server itself answers some requests that are no HTTP.
+    if exchange is not None:  # The server library answers by itself what it takes for a mistake of ours.
         response.headers[REQUEST_ID_HEADER] = exchange.request_id
 
 

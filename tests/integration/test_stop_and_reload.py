@@ -93,7 +93,7 @@ async def test_new_settings_cost_nobody_a_request(tmp_path: Path, hub: FaultyReg
         assert not transfer.done()
         assert len(set(debark.worker_pids()) - set(old)) == 3
         long = {"X-Long": "x" * 6000}
-        assert (await asyncio.to_thread(debark.get, "/v2/", long)).status == 400
+        assert (await asyncio.to_thread(debark.get, "/v2/", long)).status == 431
 
         hub.release.set()
         assert (await transfer).body == LAYER
