@@ -154,6 +154,9 @@ async def test_head_has_the_length_and_no_body(server: Server) -> None:
             assert response.status == 200
             assert response.headers["Content-Length"] == str(SIZE)
             assert len(await response.read()) == (SIZE if response.method == "GET" else 0)
+    # A range is of GET only (RFC 9110, section 14.2).
+    async with server.session.head(server.url, headers={"Range": "bytes=5-"}) as response:
+        assert (response.status, response.headers["Content-Length"]) == (200, str(SIZE))
 
 
 @kept_only

@@ -111,6 +111,14 @@ async def test_a_range_is_asked_for_again_at_the_place(tmp_path: Path) -> None:
         assert (await here.mirror.get(BLOB, Range="bytes=1000-")).status == 307
 
 
+async def test_who_has_it_is_sent_nowhere(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        await here.published(COPY)
+        await here.answered(307)
+        answer = await here.mirror.get(BLOB, If_None_Match=f'"{COPY.digest}"')
+        assert (answer.status, answer.body) == (304, b"")
+
+
 async def test_a_blob_goes_only_to_who_may_read_it(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
         await here.published(COPY)
