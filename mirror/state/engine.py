@@ -13,11 +13,11 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Table, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
@@ -27,6 +27,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from mirror.errors import InvalidInput, MirrorError, StorageFull, Unavailable
+
+T = TypeVar("T")
 
 SQLITE = "sqlite"
 POSTGRESQL = "postgresql"
@@ -75,6 +77,8 @@ class Database:
         # SQLite has one writer at a time and makes the others poll for the lock; inside a process they can queue up instead.
         self._writer = asyncio.Lock() if self.dialect == SQLITE else contextlib.nullcontext()
 
+        self._under_way: set[asyncio.Task[Any]] = set()
+
     def __str__(self) -> str:
         return self._name
 
@@ -82,7 +86,7 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection for SELECTs; each statement sees the newest committed state. Raises Unavailable."""
         with self._wrapped_errors():
-            async with self._engine.connect() as connection:
+            async with self._connection() as connection:
                 if self.dialect != SQLITE:
                     await connection.execution_options(isolation_level="AUTOCOMMIT")
                 yield connection
@@ -91,7 +95,7 @@ class Database:
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction, committed durably when the block ends, rolled back when it raises. Raises Unavailable, StorageFull."""
         with self._wrapped_errors():
-            async with self._writer, self._engine.connect() as connection:
+            async with self._writer, self._connection() as connection:
                 # A deferred transaction of SQLite that first reads and then writes may fail on a lock instead of waiting for it.
                 await connection.execution_options(**{_IMMEDIATE: True})
                 async with connection.begin():
@@ -103,7 +107,36 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections."""
+        while self._under_way:
+            await asyncio.gather(*self._under_way, return_exceptions=True)
         await self._engine.dispose()
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+        """A connection that is opened and closed to the end, also if the task that wants it is cancelled meanwhile.
+
+        Else the thread of a SQLite connection could outlive the event loop, which it tells what it has done.
+        """
+        opening = self._kept(_opened(self._engine.connect()))
+        try:
+            connection = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._close_unused)
+            raise
+        try:
+            yield connection
+        finally:
+            await asyncio.shield(self._kept(connection.close()))
+
+    def _kept(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
+    def _close_unused(self, opening: asyncio.Task[AsyncConnection]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self._kept(opening.result().close())
 
     @contextlib.contextmanager
     def _wrapped_errors(self) -> Iterator[None]:
@@ -119,6 +152,10 @@ class Database:
             raise Unavailable(f"state database {self._name}: all connections are busy") from error
         except OSError as error:
             raise Unavailable(f"state database {self._name}: {_first_line(error)}") from error
+
+
+async def _opened(connection: AsyncConnection) -> AsyncConnection:
+    return await connection.start()
 
 
 def _checked_url(text: str) -> URL:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import logging
-import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -106,7 +103,6 @@ async def mirror_server(
     upstreams: settings of further upstreams, by name.
     """
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(_connections_closed, set(threading.enumerate()))
         hub = await stack.enter_async_context(FaultyRegistry())
         table = {"url": hub.url, "attempts": 1, "connect_timeout": 2, "read_timeout": 2, **(upstream or {})}
         sections = {"store": {"min_free": 0}, "tags": {"ttl": 0, "absent": 0}, **(settings or {})}
@@ -125,14 +121,6 @@ async def mirror_server(
         stack.enter_context(_nothing_unhandled())
         yield MirrorServer(hub, config.data, runner.addresses[0][1], counted, session, access_file)
         hub.release.set()
-
-
-async def _connections_closed(others: set[threading.Thread]) -> None:
-    """Wait a while for database connections that nobody waited for: their threads tell the event loop of their end."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(1):
-            while any("_connection_worker" in thread.name for thread in set(threading.enumerate()) - others):  # noqa: ASYNC110
-                await asyncio.sleep(0.002)
 
 
 class _Collector(logging.Handler):
