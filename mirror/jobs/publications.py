@@ -40,6 +40,10 @@ class PublicationIndex(Follower):
             return None
         return await self._find(ImageReference(image.name, Reference(digest=served)))
 
+    async def last_known(self, image: ImageReference) -> ImageStatus | None:
+        """The state of the image that this name stood for when it was last served; never fails."""
+        return await self._find(image)
+
     async def _find(self, image: ImageReference) -> ImageStatus | None:
         if image in self._memory:
             return self._memory[image]

@@ -78,7 +78,7 @@ async def answer_errors(request: R, handler: Callable[[R], Awaitable[web.StreamR
 
 def _response(error: MirrorError, exchange: Exchange) -> web.Response:
     code = _ROUTE_CODES.get(type(error)) or code_of(error, exchange.subject)
-    headers = {}
+    headers = dict(exchange.hints or {})
     if isinstance(error, Unauthenticated):
         # The one challenge that every client can answer: a token may be given as the password.
         headers["WWW-Authenticate"] = error.challenge or 'Basic realm="debark", charset="UTF-8"'

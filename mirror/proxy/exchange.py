@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +34,8 @@ class Exchange:
     age: float | None = None
     """Seconds since the upstream gave a stale answer."""
     state: str = ""
+    hints: Mapping[str, str] | None = None
+    """Headers of an error's answer that say where in /cvmfs the image is all the same."""
     sent: int | None = None
     """Bytes of the body that a handler sent by itself; None if the response knows."""
 

@@ -31,6 +31,9 @@ class Publications(Protocol):
     async def lookup(self, image: ImageReference, served: Digest) -> ImageStatus | None:
         """The state of the image that is served for this name; never fails."""
 
+    async def last_known(self, image: ImageReference) -> ImageStatus | None:
+        """The state of the image that this name stood for when it was last served; never fails."""
+
 
 class Subjects(Protocol):
     """What a repository has published."""

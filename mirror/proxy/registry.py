@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from aiohttp import web
 
+from mirror.errors import Unavailable
 from mirror.fetch.manifests import ManifestAnswer
 from mirror.fetch.result import CacheResult
 from mirror.observe.events import Pull, PullQueue
@@ -118,7 +119,12 @@ class Registry:
         way = await self.access.check_manifest(image.name, image.reference, exchange.visitor)
         again = wants_revalidation(request.headers.getall("Cache-Control", []))
         accept = parse_accept(request.headers.getall("Accept", ()))
-        answer = await way.manifests.get(way.client, image.name, image.reference, revalidate=again, accept=accept)
+        try:
+            answer = await way.manifests.get(way.client, image.name, image.reference, revalidate=again, accept=accept)
+        except Unavailable as error:
+            if not way.is_private:
+                await self._point_to_published(exchange, image, error)
+            raise
         if image.reference.digest is None:
             headers |= NEGOTIATED_HEADERS
         if way.is_private:
@@ -142,6 +148,14 @@ class Registry:
         if answer.instead_of is None:
             self.warm.keep(request, exchange, response, pulls[0])
         return response
+
+    async def _point_to_published(self, exchange: Exchange, image: ImageReference, error: Unavailable) -> None:
+        """What cannot be pulled now may be in /cvmfs: raise the error with words about that, which clients show."""
+        status = await self.publications.last_known(image)
+        if status is not None and status.publication is not None:
+            hints = hint_headers(status)
+            exchange.hints, exchange.state = hints, hints[STATE_HEADER]
+            raise Unavailable(f"{error}; it is unpacked: {status.publication.path}", error.retry_after) from error
 
     def _pulls_of(self, request: web.Request, image: ImageReference, answer: ManifestAnswer) -> tuple[Pull, ...]:
         """What the publisher is told: of an image that was given in place of its index, what two requests would have told it."""
