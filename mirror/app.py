@@ -112,7 +112,8 @@ class Mirror:
         await runner.setup()
         server = runner.server
         assert server is not None  # noqa: S101 - `setup` has made it
-        server.request_handler = Entrance(server.request_handler, self.guard, self.warm, self.max_requests)
+        finish = self.application.on_response_prepare.send
+        server.request_handler = Entrance(server.request_handler, self.guard, self.warm, self.max_requests, finish)
         return runner
 
     async def findings(self) -> dict[str, str]:

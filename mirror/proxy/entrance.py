@@ -9,6 +9,7 @@ fall back from at once (429 would make most of them wait). What operators need t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ from mirror.proxy.guard import Guard
 from mirror.proxy.warm import WarmAnswers
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+_Finish = Callable[[Any, web.StreamResponse], Awaitable[None]]
 
 _RETRY_SECONDS = 2.0
 _OPEN = frozenset({"/healthz", "/readyz"})
@@ -30,17 +32,24 @@ _ALWAYS = frozenset({"/metrics"})
 class Entrance:
     """In front of an application; itself the handler that a server calls."""
 
-    def __init__(self, application: _Handler, guard: Guard, warm: WarmAnswers, max_requests: int) -> None:
-        """max_requests: how many the application may be answering at the same time."""
+    def __init__(self, application: _Handler, guard: Guard, warm: WarmAnswers, max_requests: int, finish: _Finish) -> None:
+        """max_requests: how many the application may be answering at the same time.
+
+        finish: adds to a response what all have in common; the application does so for those that it sends by itself.
+        """
         self._application = application
         self._guard = guard
         self._warm = warm
         self._max_requests = max_requests
+        self._finish = finish
         self._under_way = 0
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer it; whatever goes wrong is an answer as well."""
-        return await answer_errors(request, self._let_in)
+        response = await answer_errors(request, self._let_in)
+        if isinstance(response, web.Response):  # It may be a refusal that the application has not seen.
+            await self._finish(request, response)
+        return response
 
     async def _let_in(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path in _OPEN:
