@@ -50,8 +50,8 @@ class Recorder:
 
         batch: pulls recorded together. retry_seconds: pause while the state database is away. settled, settled_seconds: how many
         pulled names are remembered, and for how long, so that a name that is pulled all the time is not judged all the time.
-        rest_seconds: pause after pulls that brought nothing new, so that a crowd's use of an image is written down a few times a
-        second, not all the time.
+        rest_seconds: pause after the last pulls that wait, if they brought nothing new, so that a crowd's use of an image is
+        written down a few times a second, not all the time.
         """
         self._pulls = pulls
         self._queue = queue
@@ -81,7 +81,7 @@ class Recorder:
                 log.info("pulls_recorded_again", waiting=len(self._pulls), dropped=self._pulls.dropped)
             away = False
             self._pulls.discard(len(pulls))
-            if not is_news:
+            if not is_news and len(pulls) < self._batch:
                 await asyncio.sleep(self._rest_seconds)
 
     async def drain(self, seconds: float) -> int:

@@ -88,6 +88,7 @@ class Mirror:
             usage=self.usage,
             batch=3,
             retry_seconds=0.01,
+            rest_seconds=3600,
             timer=clock,
         )
 
@@ -411,6 +412,19 @@ async def test_a_crowd_is_written_down_now_and_then_and_to_the_last_one(mirror: 
         assert (writes, len(mirror.pulls)) == (2, 50)
     await mirror.recorder.drain(20)
     assert await mirror.usage.of(AMD64.digest) == Use(mirror.clock() - 1, 52)
+
+
+async def test_news_behind_a_crowd_of_many_names_does_not_wait_for_rests(mirror: Mirror) -> None:
+    tags = [str(number) for number in range(30)]
+    for tag in tags:
+        await mirror.get(tag, AMD64)
+    assert await mirror.recorder.drain(20) == 0
+    for tag in tags:
+        await mirror.get(tag, AMD64)
+    await mirror.get("new", ARM64)
+    async with _running(mirror.recorder):
+        await _until_empty(mirror.pulls)
+    assert _named("new", ARM64, ARM64) in await mirror.requests()
 
 
 async def test_a_refused_image_is_judged_again_when_it_is_pulled_much_later(mirror: Mirror) -> None:
