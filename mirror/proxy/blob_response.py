@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import IO, cast
@@ -161,18 +161,17 @@ class _Sender:
                 await self._response.write(span)
             self._sent += len(span)
             return
-        step = _COPY_BYTES if self._is_copied else self._limits.slice_bytes
-        for offset in range(span.offset, span.offset + span.length, step):
-            piece = FileSpan(span.file, offset, min(step, span.offset + span.length - offset))
+        for part in _parts(span, self._limits.slice_bytes):
             async with asyncio.timeout(self._limits.slice_seconds):
-                await (self._copy(piece) if self._is_copied else self._sendfile(piece))
+                await (self._copy(part) if self._is_copied else self._sendfile(part))
 
     async def _copy(self, span: FileSpan) -> None:
-        data = span.read()
-        if len(data) < span.length:
-            raise Unavailable("the store's file is shorter than it was")
-        await self._response.write(data)
-        self._sent += len(data)
+        for piece in _parts(span, _COPY_BYTES):
+            data = piece.read()
+            if len(data) < piece.length:
+                raise Unavailable("the store's file is shorter than it was")
+            await self._response.write(data)
+            self._sent += len(data)
 
     async def _sendfile(self, span: FileSpan) -> None:
         transport = self._request.transport
@@ -205,6 +204,11 @@ class _Window:
         count = os.preadv(self._descriptor, [buffer], self._position)
         self._position += count
         return count
+
+
+def _parts(span: FileSpan, length: int) -> Iterator[FileSpan]:
+    end = span.offset + span.length
+    return (FileSpan(span.file, offset, min(length, end - offset)) for offset in range(span.offset, end, length))
 
 
 def _wanted_range(request: web.Request, digest: Digest, total: int | None) -> ByteRange | None:

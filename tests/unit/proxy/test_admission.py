@@ -26,7 +26,7 @@ async def test_beyond_the_limit_clients_are_sent_elsewhere_and_the_operator_stil
         assert (await mirror.get("/v2/")).status == 200
 
 
-async def test_what_is_refused_at_the_entrance_can_be_found_in_the_log_and_says_no_more_than_other_answers(tmp_path: Path) -> None:
+async def test_what_is_refused_at_the_entrance_is_signed_as_all_answers_are(tmp_path: Path) -> None:
     async with mirror_server(tmp_path, settings={"access": {"allow": ["192.0.2.1"]}}) as mirror:
         refused, served = await mirror.get("/v2/"), await mirror.get("/healthz")
         assert (refused.status, served.status) == (403, 200)

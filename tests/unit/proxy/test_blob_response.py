@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import random
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -70,7 +71,9 @@ async def serving(root: Path, tls: ssl.SSLContext | None = None, min_free_bytes:
         app.router.add_get("/blob", handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)  # So that the kernel does not take much at a time.
+        await web.SockSite(runner, listener, ssl_context=tls).start()
         url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}/blob"
         yield Server(at, url, session, sent)
         at.hub.release.set()
@@ -291,6 +294,27 @@ async def test_a_client_that_does_not_read_is_left(server: Server) -> None:
     assert not server.sent[0].is_complete
     writer.close()
     assert reader is not None
+
+
+async def test_a_client_of_tls_that_reads_too_slowly_is_left(tmp_path: Path) -> None:
+    certificate, key = issue(tmp_path, "mirror.example.org")
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    async with serving(tmp_path / "served", ServerCertificate(certificate, key).context) as server:
+        path = server.at.store.path(DIGEST)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(40 << 20))
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        connection.setblocking(False)
+        address = ("127.0.0.1", int(server.url.split(":")[2].split("/")[0]))
+        await asyncio.get_running_loop().sock_connect(connection, address)
+        reader, writer = await asyncio.open_connection(sock=connection, ssl=trusting, server_hostname="127.0.0.1", limit=1024)
+        writer.write(b"GET /blob HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not server.sent:  # A megabyte in half a second is asked for, and a part of it always taken.
+            await reader.read(1 << 14)
+            await asyncio.sleep(0.02)
+        writer.transport.abort()
+        assert not server.sent[0].is_complete
 
 
 @kept_only
