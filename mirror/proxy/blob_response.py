@@ -172,6 +172,8 @@ class _Sender:
                 raise Unavailable("the store's file is shorter than it was")
             await self._response.write(data)
             self._sent += len(data)
+            # A client that takes all at once would keep everybody else waiting until it has the blob.
+            await asyncio.sleep(0)
 
     async def _sendfile(self, span: FileSpan) -> None:
         transport = self._request.transport

@@ -12,10 +12,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from mirror.errors import MirrorError
 from mirror.fetch.reader import FileSpan, StoredReader
@@ -315,6 +317,25 @@ async def test_a_client_of_tls_that_reads_too_slowly_is_left(tmp_path: Path) -> 
             await asyncio.sleep(0.02)
         writer.transport.abort()
         assert not server.sent[0].is_complete
+
+
+async def test_others_have_their_turns_while_a_client_of_tls_takes_all_that_comes(tmp_path: Path) -> None:
+    (path := tmp_path / "blob").write_bytes(BLOB)
+    transport = Mock(**{"get_extra_info.side_effect": {"sslcontext": object()}.get})
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(take_turns())
+    with StoredReader(path.open("rb"), SIZE, path) as reader:
+        sent = await send_blob(make_mocked_request("GET", "/blob", transport=transport), reader, DIGEST, HEADERS)
+    others.cancel()
+    assert sent.is_complete
+    assert turns > SIZE // (64 << 10)
 
 
 @kept_only
