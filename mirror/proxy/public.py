@@ -126,6 +126,7 @@ class PublicRepositories:
             await self._ask(name, ask)
 
     async def _ask(self, name: RepositoryName, ask: Ask) -> None:
+        began = self._clock()
         try:
             await ask(self._guards[name.registry])
         except Denied:
@@ -136,7 +137,7 @@ class PublicRepositories:
                 raise
             self._take_for_public(name, str(error))
             return
-        await self._note(name)
+        await self._note(name, began)
 
     def _counts(self, name: RepositoryName, seconds: float) -> bool:
         """Whether it was seen to be public less than so long ago; a time as far ahead is another server's clock."""
@@ -158,22 +159,24 @@ class PublicRepositories:
         if noted is None:
             if known is not None and known.is_noted:  # Another process was told that it is not public any more.
                 del self._memory[name]
-        elif noted <= self._denied.get(name, 0.0):  # The database was away when this process was told.
+        elif noted <= self._denied.get(name, 0.0):  # The database was away when this process was told, or a yes came late.
             await self._forget_for_all(name)
         elif known is None or known.at <= noted:
             self._memory[name] = _Sighting(noted, is_noted=True)
 
-    async def _note(self, name: RepositoryName) -> None:
-        now = self._clock()
+    async def _note(self, name: RepositoryName, at: float) -> None:
+        """at: when the question was asked that was answered with yes; a no that came since is the later answer."""
+        if at < self._denied.get(name, 0.0):
+            return
         self._denied.pop(name, None)
         self._held.pop(name, None)
-        self._memory[name] = _Sighting(now, is_noted=False)
+        self._memory[name] = _Sighting(at, is_noted=False)
         try:
-            await self._sightings.note(name, now)
+            await self._sightings.note(name, at)
         except Unavailable as error:
             log.warning("state_unavailable", reason=str(error))
             return
-        self._memory[name] = _Sighting(now, is_noted=True)
+        self._memory[name] = _Sighting(at, is_noted=True)
 
     async def _forget(self, name: RepositoryName) -> None:
         known = self._memory.pop(name, None)

@@ -172,6 +172,32 @@ async def test_a_yes_that_could_not_be_taken_back_does_not_count_and_is_taken_ba
             await later.check(NAME, fail)
 
 
+async def test_a_yes_that_comes_late_does_not_count_against_a_later_no(process: Process, clock: Clock) -> None:
+    answered = asyncio.Event()
+
+    async def give_late(_: UpstreamClient) -> None:
+        await answered.wait()
+
+    async def deny(_: UpstreamClient) -> None:
+        raise Denied("not any more")
+
+    async def fail(_: UpstreamClient) -> None:
+        raise Unavailable("the hub is away")
+
+    one, two = process(), process()
+    slow = asyncio.create_task(one.check(NAME, give_late))
+    await asyncio.sleep(0.05)
+    clock.advance(1)
+    with pytest.raises(Denied):
+        await two.check(NAME, deny)
+    clock.advance(1)
+    answered.set()
+    await slow
+    for later in (two, process()):
+        with pytest.raises(Unavailable):
+            await later.check(NAME, fail)
+
+
 async def test_what_another_client_did_not_find_says_nothing_to_who_asks_for_what_is_there(
     process: Process, hub: FaultyRegistry
 ) -> None:
