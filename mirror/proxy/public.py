@@ -170,13 +170,14 @@ class PublicRepositories:
             return
         self._denied.pop(name, None)
         self._held.pop(name, None)
-        self._memory[name] = _Sighting(at, is_noted=False)
+        self._memory[name] = seen = _Sighting(at, is_noted=False)
         try:
             await self._sightings.note(name, at)
         except Unavailable as error:
             log.warning("state_unavailable", reason=str(error))
             return
-        self._memory[name] = _Sighting(at, is_noted=True)
+        if self._memory.get(name) is seen:
+            self._memory[name] = _Sighting(at, is_noted=True)
 
     async def _forget(self, name: RepositoryName) -> None:
         known = self._memory.pop(name, None)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -196,6 +197,45 @@ async def test_a_yes_that_comes_late_does_not_count_against_a_later_no(process: 
     for later in (two, process()):
         with pytest.raises(Unavailable):
             await later.check(NAME, fail)
+
+
+async def test_nor_does_one_that_is_being_written_down_when_the_no_comes(clock: Clock, database: SwitchedDatabase) -> None:
+    writing, written = asyncio.Event(), asyncio.Event()
+
+    class Slow(Sightings):
+        async def note(self, name: RepositoryName, at: float) -> None:
+            await super().note(name, at)
+            writing.set()
+            await written.wait()
+
+    def answering(error: Exception | None, when: asyncio.Event) -> Callable[[UpstreamClient], Awaitable[None]]:
+        async def ask(_: UpstreamClient) -> None:
+            await when.wait()
+            if error is not None:
+                raise error
+
+        return ask
+
+    now, later = asyncio.Event(), asyncio.Event()
+    public = PublicRepositories({HUB: Mock()}, Slow(database), PublicLimits(fresh=FRESH), clock=clock)
+    # The first one asks for what is not there, which tells the others nothing: so each asks for itself.
+    first = asyncio.create_task(public.check(NAME, answering(NotFound("no such tag"), now)))
+    await asyncio.sleep(0.05)
+    second = asyncio.create_task(public.check(NAME, answering(None, now)))
+    third = asyncio.create_task(public.check(NAME, answering(Denied("not any more"), later)))
+    await asyncio.sleep(0.05)
+    now.set()
+    await writing.wait()
+    clock.advance(1)
+    later.set()
+    with pytest.raises(Denied):
+        await third
+    written.set()
+    await second
+    with pytest.raises(NotFound):
+        await first
+    with pytest.raises(Denied):
+        await public.check(NAME, answering(Denied("not any more"), now))
 
 
 async def test_what_another_client_did_not_find_says_nothing_to_who_asks_for_what_is_there(
