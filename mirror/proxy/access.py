@@ -65,6 +65,10 @@ class Access:
         # The right to the repository is looked at each time, and a blob's place does not change: so that an outage is survived.
         self._confirmed_private: TTLCache[tuple[RepositoryName, Digest], int | None] = TTLCache(remembered, longest, timer)
 
+    def has_shown_right(self, name: RepositoryName, visitor: Visitor) -> bool:
+        """Whether the visitor has shown lately that the repository is theirs to read, and so reads it as a private one."""
+        return self._shown(name, visitor) is not None
+
     async def check_manifest(self, name: RepositoryName, reference: Reference, visitor: Visitor = ANYBODY) -> Way:
         """Raise Denied or NotFound if the visitor must not read it; Unauthenticated if a credential may help; Unavailable."""
         return await self._way(name, visitor, lambda client: client.head_manifest(name.repository, reference))
@@ -95,9 +99,10 @@ class Access:
         way = self._ways[name.registry]
         if not self._public.are_asked_of(name.registry):
             return way
-        credential = visitor.credential if self._rights.are_passed_to(name.registry) else None
-        if credential is not None and (shown := self._rights.shown(name, credential)) is not None:
+        shown = self._shown(name, visitor)
+        if shown is not None:
             return shown
+        credential = self._credential(name, visitor)
         try:
             await self._check_public(name, ask)
         except (Denied, NotFound) as error:
@@ -114,6 +119,13 @@ class Access:
                 raise
             return shown
         return way
+
+    def _credential(self, name: RepositoryName, visitor: Visitor) -> Credential | None:
+        return visitor.credential if self._rights.are_passed_to(name.registry) else None
+
+    def _shown(self, name: RepositoryName, visitor: Visitor) -> Way | None:
+        credential = self._credential(name, visitor)
+        return self._rights.shown(name, credential) if credential is not None else None
 
     async def _show(self, name: RepositoryName, visitor: Visitor, credential: Credential, ask: Ask) -> Way:
         try:

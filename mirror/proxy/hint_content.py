@@ -35,6 +35,8 @@ class HintContent:
         digest = route.reference.digest if route.reference is not None else None
         if digest is None or route.kind not in (Kind.MANIFEST, Kind.BLOB):
             return None
+        if self.access.has_shown_right(route.name, exchange.visitor):
+            return None
         artifact = await self.hints.find(route.name, digest)
         if artifact is None or (route.kind is Kind.MANIFEST) != (digest == artifact.digest):
             return None

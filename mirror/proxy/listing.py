@@ -47,7 +47,7 @@ class Discovery:
         there is no answer, the mirror adds the hint artifact of what is published. What refers to such an artifact no upstream
         knows: nothing.
         """
-        own = await self._own(name, subject)
+        own = None if self.access.has_shown_right(name, visitor) else await self._own(name, subject)
         way = await self.access.check_manifest(name, Reference(digest=own.subject.digest if own else subject), visitor)
         descriptors: list[dict[str, Any]] = []
         result = CacheResult.HIT

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror.state.engine import Database
 from tests.support.faulty_registry import until
 from tests.support.mirror_server import HUB, Answer, Image, MirrorServer, add_image, mirror_server
 
@@ -95,3 +96,18 @@ async def test_what_is_evicted_from_it_is_counted_there(tmp_path: Path) -> None:
         await until(lambda: mirror.counted("debark_blobs_evicted_total", store=STORE) == 1)
         assert mirror.counted("debark_evicted_bytes_total", store=STORE) == 1 << 31
         assert not stored.exists()
+
+
+async def test_who_has_shown_a_right_does_not_wait_for_sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def hang(_: Database) -> AsyncIterator[None]:
+        await asyncio.Event().wait()
+        yield
+
+    async with passing(tmp_path) as (mirror, image):
+        paths = f"manifests/{image.digest}", f"blobs/{image.layer}", f"referrers/{image.digest}"
+        assert [(await get(mirror, path)).status for path in paths] == [200] * 3
+        with monkeypatch.context() as patched:
+            patched.setattr(Database, "read", hang)
+            async with asyncio.timeout(5):
+                assert [(await get(mirror, path)).status for path in paths] == [200] * 3
