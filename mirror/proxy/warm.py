@@ -51,6 +51,7 @@ class _WarmResponse(web.StreamResponse):
         exchange = exchange_of(request)
         identity = exchange.request_id.encode() if exchange is not None else b"-"
         await request.writer.write(self._head + identity + self._tail)
+        await request.writer.drain()  # Small ones would be taken without end from who asks for many and reads none.
         return request.writer
 
     async def write_eof(self, data: bytes = b"") -> None:

@@ -180,3 +180,19 @@ async def test_a_small_blob_that_cannot_be_read_whole_is_no_answer(mirror: Mirro
     assert (answer.status, answer.code) == (503, "UNAVAILABLE")
     assert "Input/output error" in answer.message
     assert (await mirror.get(path)).status == 200
+
+
+async def test_who_does_not_read_gets_no_further_answers(mirror: MirrorServer) -> None:
+    image = json.loads(add_image(mirror.hub, "team/app", "1", b"layer").raw)
+    mirror.hub.add_manifest("team/app", "1", json.dumps({**image, "annotations": {"long": "x" * 30_000}}).encode())
+    await mirror.get(PATH)
+    reader, writer = await asyncio.open_connection("127.0.0.1", mirror.port, limit=1024)
+    writer.write(2000 * f"GET {PATH} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
+    labels = {"kind": "manifest", "status": "200", "cache": "hit"}
+    seen = -1.0
+    while (answered := mirror.counted("debark_requests_total", **labels)) != seen:
+        seen = answered
+        await asyncio.sleep(0.3)
+    assert 0 < answered < 1000  # What the kernel's buffers hold; the rest waits in the client's own requests.
+    writer.transport.abort()
+    assert reader is not None
