@@ -41,8 +41,13 @@ class Acceptor:
         seat: int,
         tls: ssl.SSLContext | None = None,
         handshake_seconds: float = 60.0,
+        goodbye_seconds: float = 10.0,
     ) -> None:
-        """connections: how many are open. seat: of this process. handshake_seconds: how long a client of TLS may take for it."""
+        """connections: how many are open. seat: of this process.
+
+        handshake_seconds: how long a client of TLS may take for it. goodbye_seconds: how long it may take, once the connection
+        ends, for the last bytes (some 100 KiB at the most) and for saying that it has seen the end (RFC 8446, section 6.1).
+        """
         self._loop = asyncio.get_running_loop()
         self._listeners = list(listeners)
         self._make_protocol = make_protocol
@@ -51,6 +56,7 @@ class Acceptor:
         self._seat = seat
         self._tls = tls
         self._handshake_seconds = handshake_seconds if tls is not None else None
+        self._goodbye_seconds = goodbye_seconds if tls is not None else None
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
         self._opening: set[asyncio.Task[None]] = set()
         seats.take(seat, connections())
@@ -119,7 +125,11 @@ class Acceptor:
     async def _open(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(
-                self._make_protocol, connection, ssl=self._tls, ssl_handshake_timeout=self._handshake_seconds
+                self._make_protocol,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._handshake_seconds,
+                ssl_shutdown_timeout=self._goodbye_seconds,
             )
         except OSError as error:  # ssl.SSLError is one: the client broke off, or speaks something else.
             log.debug("connection_not_opened", reason=str(error))

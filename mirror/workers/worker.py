@@ -49,6 +49,8 @@ _LAST_WORD_SECONDS = 0.5
 """After which a worker that stops closes connections with nothing under way: what was just sent on them has arrived by then."""
 _LOOK_SECONDS = 0.05
 _CUT_SECONDS = 0.5
+_GOODBYE_SECONDS = 10.0
+"""For clients of TLS: who takes no longer than the default of `server.slow_time` allows has the last bytes by then."""
 _ASK_SECONDS = 3.0
 
 
@@ -215,6 +217,7 @@ class Worker:
                 seat=told.seat,
                 tls=certificate.context if certificate else None,
                 handshake_seconds=config.server.keepalive,
+                goodbye_seconds=min(config.server.keepalive, _GOODBYE_SECONDS),
             )
             log.info("worker_started", pid=os.getpid())
             try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,6 +95,20 @@ def test_a_handshake_that_does_not_come_to_its_end_is_not_waited_for(secured: Se
     with RawConnection(secured.debark.address) as client:
         client.send(sent)
         assert client.is_closed()
+
+
+def test_a_client_that_does_not_say_goodbye_is_not_waited_for(secured: Secured) -> None:
+    def connections() -> int:
+        (line,) = re.findall(r"^debark_open_connections.* (\d+)", secured.get("/metrics").decode(), re.MULTILINE)
+        return int(line)
+
+    host, _, port = secured.debark.address.rpartition(":")
+    plain = socket.create_connection((host, int(port)))
+    with secured.trusting().wrap_socket(plain, server_hostname=host) as silent:
+        silent.sendall(b"GET /v2/ HTTP/1.1\r\nHost: mirror\r\n\r\n")
+        assert silent.recv(12) == b"HTTP/1.1 200"
+        assert connections() >= 2
+        wait_until(lambda: connections() == 1, 15, lambda: "it is there still, long after its time")
 
 
 def test_plain_http_is_turned_away(secured: Secured) -> None:
