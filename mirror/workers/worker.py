@@ -248,7 +248,12 @@ class Worker:
             self._deadline = now + grace
         await self._emptied(server, now + _LAST_WORD_SECONDS)
         server.pre_shutdown()
+        # Alone that would leave connections open, and unserved, that have nothing under way: each is closed when that is so.
+        closing = [asyncio.create_task(connection.shutdown(None)) for connection in server.connections]
         await self._emptied(server, math.inf)
+        for task in closing:
+            task.cancel()
+        await asyncio.gather(*closing, return_exceptions=True)
         if server.connections:
             log.warning("connections_cut", connections=len(server.connections))
 

@@ -19,6 +19,7 @@ import pytest
 from tests.support.debark_process import PROGRAMS, DebarkProcess, wait_until
 from tests.support.faulty_registry import FaultyRegistry, until
 from tests.support.mirror_server import Image, add_image
+from tests.support.raw_http import RawConnection
 from tests.support.registry_client import ACCEPT, Answer, RegistryClient
 
 HUB = "hub.test"
@@ -99,6 +100,22 @@ async def test_new_settings_cost_nobody_a_request(tmp_path: Path, hub: FaultyReg
         assert (await transfer).body == LAYER
         await asyncio.to_thread(wait_until, lambda: not set(debark.worker_pids()) & set(old), 20, lambda: "old workers stay")
         assert await asyncio.to_thread(debark.counted, "debark_requests_total", kind="blob", status="200", cache="miss") == 1
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+async def test_an_old_worker_does_not_keep_connections_that_it_does_not_serve(
+    tmp_path: Path, hub: FaultyRegistry, asked: int
+) -> None:
+    async with serving(tmp_path, hub) as debark, held_transfer(debark, hub) as transfer:
+        with RawConnection(debark.address) as idle:
+            for _ in range(asked):
+                idle.send(b"GET /v2/ HTTP/1.1\r\nHost: mirror\r\n\r\n")
+                assert idle.reply() is not None
+            debark.reload(SETTINGS.replace("workers = 2", "workers = 2\nmax_header = '4 KiB'"))
+            assert await asyncio.to_thread(idle.is_closed)
+        assert not transfer.done()
+        hub.release.set()
+        assert (await transfer).body == LAYER
 
 
 async def test_settings_with_mistakes_change_nothing(tmp_path: Path, hub: FaultyRegistry) -> None:
