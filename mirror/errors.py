@@ -1,7 +1,7 @@
 """Every failure that debark tells a person about, as one small family.
 
 Fields, not parsed strings, carry what a handler needs. Adapters (HTTP client, file system, SQL) turn their libraries' exceptions
-into these near the place where they are raised; the proxy's middleware turns them into OCI error JSON, the command line into an
+into these near the place where they are raised; the proxy's entrance turns them into OCI error JSON, the command line into an
 exit code and advice.
 """
 

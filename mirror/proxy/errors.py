@@ -55,7 +55,6 @@ _ROUTE_CODES: dict[type[MirrorError], ErrorCode] = {
 _HTTP_CODES = {404: ErrorCode.NAME_UNKNOWN, 405: ErrorCode.UNSUPPORTED}
 
 
-@web.middleware
 async def answer_errors(request: R, handler: Callable[[R], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
     """Begin an exchange, and turn what the handler raises into a response; an unexpected exception is logged and a 500."""
     exchange = begin_exchange(request, new_request_id())

@@ -1,6 +1,6 @@
 """What is answered before, or in place of, a handler: requests that no route takes, and what requests `Expect`.
 
-Both would else be answered by the server library beside the middlewares, without our error bodies, limits and log fields.
+Both would else be answered by the server library, in words of its own, and an odd `Expect` be refused.
 """
 
 from __future__ import annotations

@@ -262,7 +262,7 @@ async def test_nothing_follows_a_body_that_broke(tmp_path: Path, error: Exceptio
         with BreakingReader(error, path) as reader:
             return (await send_blob(request, reader, DIGEST, HEADERS)).response
 
-    app = web.Application(middlewares=[answer_errors])
+    app = web.Application(middlewares=[web.middleware(answer_errors)])
     app.router.add_get("/blob", handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()

@@ -74,7 +74,7 @@ async def test_nothing_else_is_there(mirror: MirrorServer, path: str) -> None:
 async def test_a_client_that_does_not_read_is_left(tmp_path: Path) -> None:
     (tmp_path / FQRN / "data" / "ab").mkdir(parents=True)
     (tmp_path / FQRN / OBJECT).write_bytes(bytes(60_000_000))
-    app = web.Application(middlewares=[answer_errors])
+    app = web.Application(middlewares=[web.middleware(answer_errors)])
     ended = asyncio.Event()
     files = CvmfsFiles(tmp_path, send_seconds=0.2)
 

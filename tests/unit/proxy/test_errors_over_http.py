@@ -17,7 +17,7 @@ async def answer_to(error: Exception) -> tuple[int, str | None, bytes]:
     async def fail(_request: web.Request) -> web.Response:
         raise error
 
-    app = web.Application(middlewares=[answer_errors])
+    app = web.Application(middlewares=[web.middleware(answer_errors)])
     app.router.add_get("/", fail)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
