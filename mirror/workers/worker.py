@@ -248,7 +248,7 @@ class Worker:
             self._deadline = now + grace
         await self._emptied(server, now + _LAST_WORD_SECONDS)
         server.pre_shutdown()
-        # Alone that would leave connections open, and unserved, that have nothing under way: each is closed when that is so.
+        # That leaves connections with nothing under way open, and unserved: each is closed as soon as that is so.
         closing = [asyncio.create_task(connection.shutdown(None)) for connection in server.connections]
         await self._emptied(server, math.inf)
         for task in closing:
