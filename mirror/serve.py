@@ -161,7 +161,10 @@ async def _first(*events: asyncio.Event) -> None:
 @contextlib.contextmanager
 def _announced(file: Path, address: str) -> Iterator[None]:
     """Have the bound address in a file as long as it is served, for scripts; with port 0 nobody else knows it."""
-    file.write_text(f"{address}\n")
+    # Whoever waits for the file finds all of it.
+    unfinished = file.with_suffix(".new")
+    unfinished.write_text(f"{address}\n")
+    unfinished.replace(file)
     try:
         yield
     finally:

@@ -110,17 +110,17 @@ class ManifestFetcher:
             return await self._ask_digest(client, name, digest)
 
     async def _ask_digest(self, client: UpstreamClient, name: RepositoryName, digest: Digest) -> ManifestAnswer:
-        reference = Reference(digest=digest)
-        content = await self._contents.find(digest)
+        reference, content = Reference(digest=digest), None
         try:
+            if await self._contents.is_here(digest):
+                # On behalf of another repository; that this one has it too costs no more than a question.
+                info = await client.head_manifest(name.repository, reference)
+                content = await self._contents.adopt(name, digest, info.media_type)
             if content is None:
                 return await self._contents.keep(name, await client.get_manifest(name.repository, reference))
-            # It is here on behalf of another repository; that this one has it too costs no more than a question.
-            await client.head_manifest(name.repository, reference)
         except NotFound as error:
             self._absent[name, digest] = error
             raise
-        await self._contents.link(name, digest, content)
         return ManifestAnswer(content.raw, content.media_type, digest, CacheResult.HIT)
 
     def _turn(self, key: str, client: UpstreamClient) -> AbstractAsyncContextManager[bool]:

@@ -219,9 +219,8 @@ class TagAnswers:
         name, reference, accept = asked.name, Reference(tag=asked.tag), asked.accept or EVERYTHING
         if record is not None:
             info = await client.head_manifest(name.repository, reference, accept)
-            content = await self._contents.find(info.digest) if info.digest is not None else None
+            content = await self._contents.adopt(name, info.digest, info.media_type) if info.digest is not None else None
             if info.digest is not None and content is not None:
-                await self._contents.link(name, info.digest, content)
                 return ManifestAnswer(content.raw, content.media_type, info.digest, CacheResult.HIT)
         try:
             return await self._contents.keep(name, await client.get_manifest(name.repository, reference, accept))

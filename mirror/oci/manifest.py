@@ -33,6 +33,7 @@ SIF_TYPES = frozenset({"application/vnd.sylabs.sif.layer.v1.sif", "appliciation/
 """Of the one layer of what `apptainer push` makes; the second one, typing error included, is that of Singularity before 3.7."""
 
 _LONGEST_WORD = 100
+_VAGUE_TYPES = frozenset({"", "application/json", "application/octet-stream", "text/plain", "text/html"})
 MAX_MEDIA_TYPE = 255
 """Characters; RFC 6838, section 4.2, allows 127 on each side of the slash."""
 
@@ -166,6 +167,13 @@ def declared_media_type(raw: bytes) -> str | None:
     if isinstance(document.get("manifests"), list):
         return OCI_INDEX
     return OCI_MANIFEST if isinstance(document.get("layers"), list) and "config" in document else None
+
+
+def manifest_type(stated: str, raw: bytes) -> str:
+    """The media type of a manifest: that of the header, or the document's own where the header says nothing of use."""
+    if stated not in _VAGUE_TYPES and is_media_type(stated):
+        return stated
+    return declared_media_type(raw) or OCI_MANIFEST
 
 
 @dataclass(frozen=True, slots=True)

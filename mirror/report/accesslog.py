@@ -93,7 +93,7 @@ class AccessRecord:
 
 def format_line(record: AccessRecord) -> str:
     """The line for a record, without line end."""
-    seconds, milliseconds = divmod(int(record.time * 1000), 1000)
+    seconds, milliseconds = divmod(round(record.time * 1000), 1000)
     document = {
         "v": VERSION,
         "time": f"{_second(seconds)}.{milliseconds:03d}Z",

@@ -7,7 +7,7 @@ import aiohttp
 from mirror.errors import IntegrityError, InvalidInput, MirrorError, NotFound
 from mirror.oci.accept import EVERYTHING
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import OCI_MANIFEST, SCHEMA1_TYPES, declared_media_type, is_media_type
+from mirror.oci.manifest import SCHEMA1_TYPES, manifest_type
 from mirror.oci.reference import Reference
 from mirror.upstream.body import read_limited, refuse_encoding, stated_length
 from mirror.upstream.budget import BudgetWatch
@@ -16,7 +16,6 @@ from mirror.upstream.transport import Transport
 
 _NOT_ACCEPTABLE = frozenset({400, 406})
 """Answers to who does not take what there is, where they are not 404: of distribution 3, and of RFC 9110, section 15.5.7."""
-_VAGUE_TYPES = frozenset({"", "application/json", "application/octet-stream", "text/plain", "text/html"})
 
 
 class ManifestRequests:
@@ -54,7 +53,7 @@ class ManifestRequests:
                 raw = await read_limited(response, limit)
             if raw is None:
                 raise IntegrityError(f"upstream {self._upstream.name} sends more than {limit} bytes as {what}")
-            media_type = _media_type(_content_type(response), raw)
+            media_type = manifest_type(_content_type(response), raw)
             if media_type in SCHEMA1_TYPES:
                 # Before its digest is looked at, which is not that of these bytes: signatures are left out of it.
                 raise InvalidInput(
@@ -91,13 +90,6 @@ class ManifestRequests:
 
 def _content_type(response: aiohttp.ClientResponse) -> str:
     return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-
-def _media_type(stated: str, raw: bytes) -> str:
-    """The media type of a manifest: the header's, or the document's own where the header says nothing of use."""
-    if stated not in _VAGUE_TYPES and is_media_type(stated):
-        return stated
-    return declared_media_type(raw) or OCI_MANIFEST
 
 
 def manifest_name(repository: str, reference: Reference) -> str:
