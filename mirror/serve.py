@@ -179,7 +179,7 @@ async def _show_when_ready(config: Config, address: str, show: Callable[[str], N
     data = DataDirectory(config.data)
     scheme = "https" if config.server.tls_certificate else "http"
     url = config.public_url if config.server.public_url or address.startswith("unix:") else _url(scheme, address)
-    show(start_screen(url, data.logs, data.keys, found))
+    show(start_screen(url, data.logs, data.keys, found, config.server.cvmfs_url))
     missing = wanted - {facts.fqrn for facts in found}
     if missing:
         log.warning("repositories_not_ready", missing=sorted(missing), see=str(data.logs / "publisher.log"))
