@@ -12,7 +12,7 @@ _IMAGE = "docker.io/library/debian:12"
 
 
 def start_screen(url: str, logs: Path, keys: Path, repositories: Iterable[RepositoryFacts], cvmfs_url: str = "") -> str:
-    """A short text. url: of the server, as clients reach it; cvmfs_url: as CVMFS clients do, if not so. logs, keys: directories."""
+    """A short text. url, cvmfs_url: of the server, as clients and, if not so, CVMFS clients reach it. logs, keys: directories."""
     lines = [f"debark mirrors registries at {url}", "", *_pulling(url)]
     published = list(repositories)
     if published:
