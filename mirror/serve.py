@@ -104,6 +104,7 @@ class _Server:
     async def start(self) -> None:
         """Raises Unavailable."""
         await self.pool.start(self._config)
+        self.pool.parts["settings"] = None
         self._serves = True
         await self._publishing.apply(self._config)
 
