@@ -8,7 +8,7 @@ import ssl
 import aiohttp
 
 
-def reason(error: BaseException) -> str:
+def trouble(error: BaseException) -> str:
     """What to tell people: aiohttp's own words are for who knows its settings."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         found = error.certificate_error

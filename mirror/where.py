@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.status import Status
 
-from mirror.connecting import reason
+from mirror.connecting import trouble
 from mirror.errors import InvalidInput, MirrorError, NotFound, Unavailable
 from mirror.jobs.model import State
 from mirror.jobs.notes import Notes
@@ -128,10 +128,10 @@ async def _fetch(session: aiohttp.ClientSession, question: _Question) -> dict[st
             document: Any = await response.json()
     except aiohttp.ClientConnectorCertificateError as error:
         mend = "if its authority is your own, have SSL_CERT_FILE name the authority's file"
-        raise Unavailable(f"no answer from the mirror at {server} ({reason(error)}); {mend}") from error
+        raise Unavailable(f"no answer from the mirror at {server} ({trouble(error)}); {mend}") from error
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         mend = "name it with --server or DEBARK_SERVER"
-        raise Unavailable(f"no answer from the mirror at {server} ({reason(error)}); {mend}") from error
+        raise Unavailable(f"no answer from the mirror at {server} ({trouble(error)}); {mend}") from error
     if response.status == HTTPStatus.OK and isinstance(document, dict) and "state" in document:
         return document
     try:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import aiohttp
 from yarl import URL
 
-from mirror.connecting import reason
+from mirror.connecting import trouble
 from mirror.errors import Denied, MirrorError, NotFound
 from mirror.oci.challenge import parse_challenges
 from mirror.upstream.auth import Authenticator
@@ -154,17 +154,19 @@ class Transport:
             yield
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise UpstreamUnavailable(
-                f"{where} cannot be reached, asked for {what}: {reason(error)}", Failure.UNREACHABLE
+                f"{where} cannot be reached, asked for {what}: {trouble(error)}", Failure.UNREACHABLE
             ) from error
         except TimeoutError as error:
             raise UpstreamUnavailable(
                 f"{where} was silent for {self._upstream.read_timeout:g} s, asked for {what}", Failure.TIMEOUT
             ) from error
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
-            raise UpstreamUnavailable(f"{where} broke the connection, asked for {what}: {reason(error)}", Failure.LOST) from error
+            raise UpstreamUnavailable(
+                f"{where} broke the connection, asked for {what}: {trouble(error)}", Failure.LOST
+            ) from error
         except (aiohttp.ClientError, ValueError) as error:
             raise UpstreamUnavailable(
-                f"{where} does not speak HTTP, asked for {what}: {reason(error)}", Failure.PROTOCOL
+                f"{where} does not speak HTTP, asked for {what}: {trouble(error)}", Failure.PROTOCOL
             ) from error
 
     async def failure(self, response: aiohttp.ClientResponse, what: str) -> MirrorError:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from mirror.cli import main
-from mirror.connecting import reason
+from mirror.connecting import trouble
 from mirror.tls import ServerCertificate
 from tests.support.certificates import issue
 
@@ -20,7 +20,7 @@ async def why(url: str) -> str:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.ClientError) as caught:
             await session.get(url)
-    return reason(caught.value)
+    return trouble(caught.value)
 
 
 async def test_a_port_where_nobody_listens() -> None:
@@ -42,4 +42,4 @@ async def test_a_certificate_of_an_authority_that_is_not_known(tmp_path: Path) -
 
 
 def test_what_has_no_words_is_called_by_its_kind() -> None:
-    assert reason(TimeoutError()) == "TimeoutError"
+    assert trouble(TimeoutError()) == "TimeoutError"
