@@ -54,6 +54,9 @@ def _uses(config: Config) -> Iterator[tuple[Place, _Use]]:
 def _check_policy(file: str) -> None:
     """Has the publisher do it: only that half knows what a policy is."""
     command = [sys.executable, "-m", "publisher", "check-policy", file]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=_POLICY_SECONDS, check=False)  # noqa: S603 - no shell
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=_POLICY_SECONDS, check=False)  # noqa: S603 - no shell
+    except subprocess.TimeoutExpired as error:
+        raise InvalidInput(f"{file} could not be checked within {_POLICY_SECONDS:g} s") from error
     if found.returncode:
         raise InvalidInput(found.stderr.strip() or f"{file} could not be checked: exit code {found.returncode}")
