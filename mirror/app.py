@@ -198,6 +198,7 @@ async def open_mirror(
             names,
             config.server.public_url,
             probes,
+            cvmfs_url=config.server.cvmfs_url,
             pins=Pins(database),
             elsewhere=server.health if server else None,
             needed=_needs([store, *private.stores], server),

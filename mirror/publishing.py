@@ -42,6 +42,5 @@ class Publishing:
         await self._stack.aclose()
         self._parts.pop("publisher", None)
 
-    def _tell(self, pid: int | None) -> None:
-        away = "the publisher does not run; its log says why, and it is started again"
-        self._parts["publisher"] = None if pid is not None else away
+    def _tell(self, trouble: str | None) -> None:
+        self._parts["publisher"] = trouble

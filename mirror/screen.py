@@ -11,12 +11,12 @@ from mirror.proxy.client_settings import DIRECTORY, server_url
 _IMAGE = "docker.io/library/debian:12"
 
 
-def start_screen(url: str, logs: Path, keys: Path, repositories: Iterable[RepositoryFacts]) -> str:
-    """A short text. url: of the server, as clients reach it. logs, keys: directories."""
+def start_screen(url: str, logs: Path, keys: Path, repositories: Iterable[RepositoryFacts], cvmfs_url: str = "") -> str:
+    """A short text. url, cvmfs_url: of the server, as clients and, if not so, CVMFS clients reach it. logs, keys: directories."""
     lines = [f"debark mirrors registries at {url}", "", *_pulling(url)]
     published = list(repositories)
     if published:
-        lines += ["", *_mounting(url, keys, published)]
+        lines += ["", *_mounting(url, cvmfs_url or url, keys, published)]
     lines += ["", f"Logs: {logs}   State: {url}/healthz   Stop: Ctrl-C"]
     return "\n".join(lines)
 
@@ -39,7 +39,7 @@ def _pulling(url: str) -> list[str]:
     ]
 
 
-def _mounting(url: str, keys: Path, repositories: Sequence[RepositoryFacts]) -> list[str]:
+def _mounting(url: str, cvmfs_url: str, keys: Path, repositories: Sequence[RepositoryFacts]) -> list[str]:
     source = f"{url}/_debark/v1/repositories/$fqrn"
     return [
         f"CVMFS clients mount what was pulled, after this (as root; the keys are those in {keys}):",
@@ -48,7 +48,7 @@ def _mounting(url: str, keys: Path, repositories: Sequence[RepositoryFacts]) -> 
         f"    curl -fo {DIRECTORY}/keys/$fqrn.pub {source}.pub",
         "  done",
         "which sets",
-        *_server_urls(url, repositories),
+        *_server_urls(cvmfs_url, repositories),
         f"  CVMFS_PUBLIC_KEY={DIRECTORY}/keys/$fqrn.pub",
     ]
 

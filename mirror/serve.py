@@ -104,6 +104,7 @@ class _Server:
     async def start(self) -> None:
         """Raises Unavailable."""
         await self.pool.start(self._config)
+        self.pool.parts["settings"] = None
         self._serves = True
         await self._publishing.apply(self._config)
 
@@ -131,7 +132,7 @@ class _Server:
         try:
             wanted = self._invocation.load()
         except ConfigError as error:
-            log.error("settings_not_changed", mistakes=[str(mistake) for mistake in error.mistakes])  # noqa: TRY400 - no bug
+            self._refuse([str(mistake) for mistake in error.mistakes])
             return
         fixed = needing_restart(self._config, wanted)
         if fixed:
@@ -140,12 +141,19 @@ class _Server:
         try:
             await self.pool.roll(config)
         except MirrorError as error:
-            log.error("settings_not_changed", mistakes=[str(error)])  # noqa: TRY400 - no bug
+            self._refuse([str(error)])
             return
+        self.pool.parts["settings"] = None
         self._config = config
         self._invocation.log_as(config)
         log.info("settings_changed", workers=config.workers)
         await self._publishing.apply(config)
+
+    def _refuse(self, mistakes: list[str]) -> None:
+        """Go on as before, and say so until settings are read that can be used."""
+        log.error("settings_not_changed", mistakes=mistakes)
+        further = f" (and {len(mistakes) - 1} more, see the log)" if len(mistakes) > 1 else ""
+        self.pool.parts["settings"] = f"those of before stay in effect, for the new ones have a mistake: {mistakes[0]}{further}"
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -182,7 +190,7 @@ async def _show_when_ready(config: Config, address: str, show: Callable[[str], N
     data = DataDirectory(config.data)
     scheme = "https" if config.server.tls_certificate else "http"
     url = config.public_url if config.server.public_url or address.startswith("unix:") else _url(scheme, address)
-    show(start_screen(url, data.logs, data.keys, found))
+    show(start_screen(url, data.logs, data.keys, found, config.server.cvmfs_url))
     missing = wanted - {facts.fqrn for facts in found}
     if missing:
         log.warning("repositories_not_ready", missing=sorted(missing), see=str(data.logs / "publisher.log"))

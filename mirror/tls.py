@@ -39,8 +39,10 @@ class ServerCertificate:
             # Tried on another context before: half a pair would be left in the one that is in use.
             _context().load_cert_chain(certificate, self._key)
             self.context.load_cert_chain(certificate, self._key)
-        except (OSError, ssl.SSLError) as error:
+        except ssl.SSLError as error:
             raise InvalidInput(f"certificate {certificate} and key {self._key} cannot be used together: {error}") from error
+        except OSError as error:
+            raise InvalidInput(f"certificate {certificate} or key {self._key} cannot be read: {error.strerror}") from error
 
 
 def _context() -> ssl.SSLContext:

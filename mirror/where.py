@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 from rich.status import Status
 
+from mirror.connecting import trouble
 from mirror.errors import InvalidInput, MirrorError, NotFound, Unavailable
 from mirror.jobs.model import State
 from mirror.jobs.notes import Notes
@@ -125,8 +126,12 @@ async def _fetch(session: aiohttp.ClientSession, question: _Question) -> dict[st
     try:
         async with session.get(f"{server}/_debark/v1/images", params=question.parameters) as response:
             document: Any = await response.json()
+    except aiohttp.ClientConnectorCertificateError as error:
+        mend = "if its authority is your own, have SSL_CERT_FILE name the authority's file"
+        raise Unavailable(f"no answer from the mirror at {server} ({trouble(error)}); {mend}") from error
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise Unavailable(f"no answer from the mirror at {server} ({error}); name it with --server or DEBARK_SERVER") from error
+        mend = "name it with --server or DEBARK_SERVER"
+        raise Unavailable(f"no answer from the mirror at {server} ({trouble(error)}); {mend}") from error
     if response.status == HTTPStatus.OK and isinstance(document, dict) and "state" in document:
         return document
     try:

@@ -17,6 +17,7 @@ from mirror.errors import InvalidInput, MirrorError
 from mirror.logs import LogOptions, Logs
 from publisher.commands.cat import cat
 from publisher.commands.check import check_repository
+from publisher.commands.check_policy import check_policy
 from publisher.commands.convert import convert, convert_image
 from publisher.commands.export_keys import export_keys
 from publisher.commands.gc import gc
@@ -44,7 +45,7 @@ def main() -> None:
 
 for _verb in (mkfs, ingest, tag, rollback, gc, check_repository, resign, info, ls, cat, export_keys):
     main.add_command(_verb)
-for _verb in (import_repository, replicate_repository, take_down, convert, convert_image):
+for _verb in (import_repository, replicate_repository, take_down, check_policy, convert, convert_image):
     main.add_command(_verb)
 
 

@@ -8,13 +8,11 @@ from typing import NoReturn
 
 import click
 
-from mirror.config import wiring
+from mirror.config.files import unusable
 from mirror.config.load import load
 from mirror.config.mistakes import ConfigError, Mistake
 from mirror.config.models import Config
 from mirror.config.show import as_toml
-from mirror.errors import InvalidInput
-from mirror.state.engine import Database
 
 EXIT_MISTAKES = 1
 
@@ -34,10 +32,11 @@ def config() -> None:
 def check(file: Path | None) -> None:
     """Report every mistake in FILE, one a line: where, what is given, what is allowed.
 
-    Password files are read too, as the mirror would read them. Exit codes: 0 all is well; 1 there are mistakes.
+    Files that it names are read too, as the server would read them, so run it as the user that runs the server: passwords, users,
+    keys, certificates, the policy. Exit codes: 0 all is well; 1 there are mistakes.
     """
     settings = _load_or_exit(file)
-    mistakes = _unusable(settings, str(file) if file is not None else "built-in settings")
+    mistakes = tuple(unusable(settings, str(file) if file is not None else "built-in settings"))
     if mistakes:
         _complain(mistakes)
     click.echo(f"{file if file is not None else 'The built-in settings'}: all is well")
@@ -48,19 +47,6 @@ def check(file: Path | None) -> None:
 def show(file: Path | None) -> None:
     """Print every setting with the value in effect, as TOML. Secrets are not shown: they are in files of their own."""
     click.echo(as_toml(_load_or_exit(file)), nl=False)
-
-
-def _unusable(settings: Config, source: str) -> tuple[Mistake, ...]:
-    """What only shows when the settings are used: password files, the database's URL and driver."""
-    mistakes: list[Mistake] = []
-    for use in (wiring.upstreams, lambda settings: Database(wiring.database(settings))):
-        try:
-            use(settings)
-        except ConfigError as error:
-            mistakes += error.mistakes
-        except InvalidInput as error:
-            mistakes.append(Mistake(source, "state.url", str(error)))
-    return tuple(mistakes)
 
 
 def _load_or_exit(file: Path | None) -> Config:

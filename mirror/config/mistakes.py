@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from mirror.config.models import Config, UpstreamSettings
+from mirror.config.models import Config, NamespaceSettings, UpstreamSettings
 from mirror.config.values import DURATION, Unit
 from mirror.errors import InvalidInput
 
@@ -96,7 +96,7 @@ def _unknown_key(place: Place) -> str:
     key = str(place[-1])
     model = _model(place[:-1])
     known = sorted(model.model_fields) if model is not None else []
-    if model is UpstreamSettings and _SECRET_KEY.search(key):
+    if model in (UpstreamSettings, NamespaceSettings) and _SECRET_KEY.search(key):
         return "unknown key; a secret has no place in this file, name the file that holds it with 'password_file'"
     if place[0] == "upstreams" and len(place) == 3 and key not in known and _looks_like_suffix(key):
         name = f"{place[1]}.{key}"
@@ -151,14 +151,19 @@ def _field(place: Place) -> FieldInfo | None:
 def _model(place: Place) -> type[BaseModel] | None:
     """The model of the table at this place."""
     model: type[BaseModel] | None = Config
+    named: type[BaseModel] | None = None
     for part in place:
-        if model is None:
-            return UpstreamSettings
+        if model is None:  # The name of a table among others of its kind.
+            model, named = named, None
+            continue
         field = model.model_fields.get(str(part))
         if field is None:
             return None
         annotation = field.annotation
+        named = get_args(annotation)[1] if get_origin(annotation) is dict else None
         model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        if model is None and named is None:
+            return None
     return model
 
 

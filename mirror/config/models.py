@@ -54,6 +54,7 @@ class ServerSettings(Section):
     listen: Listen = "127.0.0.1:8585"
     data: FilePath = Field(default_factory=default_data_directory)
     public_url: OptionalHttpUrl = ""
+    cvmfs_url: OptionalHttpUrl = ""
     workers: Count = Field(default=1, ge=0, le=64)
     max_requests: Count = Field(default=1000, ge=1, le=100_000)
     max_header: Size = Field(default=16 * KIB, ge=4 * KIB, le=MIB)

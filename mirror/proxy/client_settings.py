@@ -15,9 +15,13 @@ def server_url(facts: RepositoryFacts, mirror: str) -> str:
 
 def client_settings(facts: RepositoryFacts, mirror: str) -> str:
     """The client's file for one repository, read by a shell. mirror: URL of this mirror, of harmless characters only."""
+    url = server_url(facts, mirror)
+    # Without it the client looks for authorities among those of grids only.
+    authorities = "CVMFS_USE_SSL_SYSTEM_CA=true\n" if url.startswith("https:") else ""
     return (
         f"# CVMFS client: {DIRECTORY}/config.d/{facts.fqrn}.conf\n"
-        f'CVMFS_SERVER_URL="{server_url(facts, mirror)}"\n'
+        f'CVMFS_SERVER_URL="{url}"\n'
         f"CVMFS_PUBLIC_KEY={DIRECTORY}/keys/{facts.fqrn}.pub\n"
         "CVMFS_HTTP_PROXY=DIRECT\n"
+        f"{authorities}"
     )

@@ -57,8 +57,10 @@ def read_users(path: Path) -> dict[str, bytes]:
     """Names and bcrypt hashes. Raises InvalidInput, naming the line and never what stands in it."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the password file {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise InvalidInput(f"the password file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"the password file {path} is not UTF-8 text") from error
     users: dict[str, bytes] = {}
     for number, line in enumerate(lines, 1):
         text = line.strip()

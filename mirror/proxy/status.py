@@ -67,7 +67,10 @@ HealthProbe = Callable[[], Awaitable[str | None]]
 
 
 class StatusApi:
-    """The handlers; `public_url` is where clients find this server, empty where the address that they used is good."""
+    """The handlers; `public_url` is where clients find this server, empty where the address that they used is good.
+
+    cvmfs_url: where CVMFS clients find it; empty: as all others do.
+    """
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class StatusApi:
         public_url: str,
         probes: Mapping[str, HealthProbe],
         *,
+        cvmfs_url: str = "",
         pins: PinnedNames,
         elsewhere: Callable[[], Awaitable[Mapping[str, str | None]]] | None = None,
         needed: Mapping[str, HealthProbe] | None = None,
@@ -86,7 +90,7 @@ class StatusApi:
         self._pins = pins
         self._repositories = repositories
         self._upstreams = upstreams
-        self._public_url = public_url
+        self._url = cvmfs_url or public_url
         self._probes = probes
         self._elsewhere = elsewhere
         self._needed = needed or {}
@@ -136,14 +140,14 @@ class StatusApi:
     async def repositories(self, request: web.Request) -> web.Response:
         """All CVMFS repositories with their revision and what a client needs to mount them."""
         current_exchange(request).kind = RequestKind.STATUS
-        url = own_url(request, self._public_url)
+        url = own_url(request, self._url)
         documents = [_repository_document(record, url) for record in await self._repositories.all()]
         return web.json_response({"repositories": documents}, headers=NO_STORE)
 
     async def client_settings(self, request: web.Request) -> web.Response:
         """The settings of one repository, as CVMFS clients want them in /etc/cvmfs/config.d."""
         record = await self._repository(request)
-        return web.Response(text=client_settings(record, own_url(request, self._public_url)), headers=NO_STORE)
+        return web.Response(text=client_settings(record, own_url(request, self._url)), headers=NO_STORE)
 
     async def public_key(self, request: web.Request) -> web.Response:
         """The master public key of one repository, as CVMFS clients want it in /etc/cvmfs/keys."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import aiohttp
 
+from mirror.connecting import trouble
 from mirror.errors import NotFound, Unavailable
 from mirror.redirect.places import Place
 from mirror.redirect.published import FILE, LONGEST, Published, parse_published
@@ -67,4 +68,4 @@ def _failures(url: str) -> Iterator[None]:
     except TimeoutError as error:
         raise Unavailable(f"{url} is not answered in time") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise Unavailable(f"{url} cannot be read: {str(error) or type(error).__name__}") from error
+        raise Unavailable(f"{url} cannot be read: {trouble(error)}") from error

@@ -22,6 +22,7 @@ from mirror.store.eviction import StoredBlob
 from mirror.store.layout import StoreLayout
 from mirror.store.part import PartFile, storage_error
 
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _USE_STEP = 300.0
 """Seconds after which another use of a blob is noted; eviction spares for longer than that."""
 
@@ -119,9 +120,10 @@ class BlobStore:
         """Raise StorageFull if `size` more bytes would leave less free space than must remain."""
         free = self.free_bytes()
         if free - size < self._min_free:
+            lacking = f"too little for {_words(size)} more and" if size else "less than"
             raise StorageFull(
-                f"the store has {free} bytes free, {size} more are needed and {self._min_free} must remain: "
-                "free space, or lower the free space that is kept"
+                f"the disk of the cache has {_words(free)} free, {lacking} the {_words(self._min_free)} that must remain "
+                "(store.min_free): free space, or lower this setting"
             )
 
     def shortage(self, size: int) -> int:
@@ -226,6 +228,12 @@ class BlobStore:
             _sync_directory(self.layout.blobs)
         source.rename(target)
         _sync_directory(target.parent)
+
+
+def _words(size: int) -> str:
+    """A number of bytes with the unit that people would choose."""
+    exponent = min(max(size.bit_length() - 1, 0) // 10, len(_UNITS) - 1)
+    return f"{size / (1 << 10 * exponent):.4g} {_UNITS[exponent]}"
 
 
 def _note_use(descriptor: int) -> None:

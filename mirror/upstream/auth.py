@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from mirror.connecting import trouble
 from mirror.errors import Denied, MirrorError
 from mirror.oci.challenge import BearerChallenge, Challenge, accepts_basic, find_bearer
 from mirror.upstream.body import read_limited
@@ -172,9 +173,7 @@ class Authenticator:
                 retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
                 body = await read_limited(response, MAX_ANSWER_BYTES) if status == 200 else b""
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise UpstreamUnavailable(
-                f"{where} cannot be reached: {str(error) or type(error).__name__}", Failure.UNREACHABLE
-            ) from error
+            raise UpstreamUnavailable(f"{where} cannot be reached: {trouble(error)}", Failure.UNREACHABLE) from error
         if body is None:
             raise UpstreamUnavailable(f"{where} answers with more than {MAX_ANSWER_BYTES} bytes", Failure.PROTOCOL)
         if status == 200:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import ceil
 
+from mirror.connecting import trouble
 from mirror.errors import MirrorError
 from mirror.upstream.breaker import CircuitBreaker, CircuitChange, Verdict
 from mirror.upstream.fair_slots import FairSlots
@@ -129,5 +130,5 @@ class Gate:
             return
         reason = _WORDS.get(error.failure, str(error))
         if error.failure is Failure.UNREACHABLE and isinstance(error.__cause__, OSError):
-            reason = f"{reason} ({error.__cause__})"
+            reason = f"{reason} ({trouble(error.__cause__)})"
         self.breaker.failed(error.failure, reason, repository, probe=probe, retry_after=error.retry_after)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import aiohttp
 from yarl import URL
 
+from mirror.connecting import trouble
 from mirror.errors import Denied, MirrorError, NotFound
 from mirror.oci.challenge import parse_challenges
 from mirror.upstream.auth import Authenticator
@@ -153,7 +154,7 @@ class Transport:
             yield
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise UpstreamUnavailable(
-                f"{where} cannot be reached, asked for {what}: {_reason(error)}", Failure.UNREACHABLE
+                f"{where} cannot be reached, asked for {what}: {trouble(error)}", Failure.UNREACHABLE
             ) from error
         except TimeoutError as error:
             raise UpstreamUnavailable(
@@ -161,11 +162,11 @@ class Transport:
             ) from error
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
             raise UpstreamUnavailable(
-                f"{where} broke the connection, asked for {what}: {_reason(error)}", Failure.LOST
+                f"{where} broke the connection, asked for {what}: {trouble(error)}", Failure.LOST
             ) from error
         except (aiohttp.ClientError, ValueError) as error:
             raise UpstreamUnavailable(
-                f"{where} does not speak HTTP, asked for {what}: {_reason(error)}", Failure.PROTOCOL
+                f"{where} does not speak HTTP, asked for {what}: {trouble(error)}", Failure.PROTOCOL
             ) from error
 
     async def failure(self, response: aiohttp.ClientResponse, what: str) -> MirrorError:
@@ -193,7 +194,3 @@ def _kind(path: str) -> str:
 
 def _retry_after(response: aiohttp.ClientResponse) -> float | None:
     return parse_retry_after(response.headers.get("Retry-After"), time.time())
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__

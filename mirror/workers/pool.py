@@ -289,6 +289,15 @@ class WorkerPool:
                 "type": "counter",
                 "samples": [{"name": "debark_worker_restarts_total", "labels": {}, "value": float(self._restarts)}],
             },
+            {
+                "name": "debark_server_condition",
+                "help": "1 while the server has this trouble; /healthz says more",
+                "type": "gauge",
+                "samples": [
+                    {"name": "debark_server_condition", "labels": {"condition": part}, "value": float(trouble is not None)}
+                    for part, trouble in self.parts.items()
+                ],
+            },
         ]
 
 

@@ -32,7 +32,7 @@ def test_pulls_pass_through_a_full_disk_and_the_image_is_published_once_there_is
         assert _cached(debark, layers) == []
         health = debark.get("/healthz").json()
         assert health["status"] == "degraded"
-        assert "99 TiB" in health["parts"]["store"] or str(99 << 40) in health["parts"]["store"]
+        assert "99 TiB" in health["parts"]["store"]
         log = [json.loads(line) for line in (debark.data / "log" / "debark.log").read_text().splitlines()]
         told = [line for line in log if line["event"] == "storage_full"]
         assert any(layers[0] == line["digest"] for line in told)

@@ -125,13 +125,20 @@ async def test_settings_with_mistakes_change_nothing(tmp_path: Path, hub: Faulty
         (refused,) = await asyncio.to_thread(debark.wait_for_log, "settings_not_changed")
         assert "server.workers" in refused["mistakes"][0]
         assert "did you mean" in refused["mistakes"][1]
+        settings = (await asyncio.to_thread(debark.get, "/healthz")).json()["parts"]["settings"]
+        assert "server.workers" in settings
+        assert "1 more" in settings
 
         # What only shows when they are used is a mistake as well.
         debark.reload(SETTINGS + f'[upstreams."{HUB}"]\nusername = "site"\npassword_file = "nothing"\n')
         _, refused = await asyncio.to_thread(debark.wait_for_log, "settings_not_changed", 2)
         assert "the secret cannot be read" in refused["mistakes"][0]
         assert debark.worker_pids() == before
-        assert debark.get("/healthz").json()["status"] == "ok"
+        assert debark.get("/v2/").status == 200
+
+        debark.reload(SETTINGS)
+        await asyncio.to_thread(debark.wait_for_log, "settings_changed")
+        assert debark.get("/healthz").json()["parts"]["settings"] == "ok"
 
 
 async def test_what_the_command_line_says_is_said_for_good(tmp_path: Path, hub: FaultyRegistry) -> None:

@@ -46,5 +46,11 @@ def test_a_mirror_behind_tls_is_named_by_its_own_url() -> None:
     assert "127.0.0.1" not in text
 
 
+def test_cvmfs_clients_may_have_an_address_of_their_own() -> None:
+    text = start_screen("https://mirror.example.org", Path("log"), Path("keys"), FACTS, "http://stratum0.example.org")
+    assert 'CVMFS_SERVER_URL="http://stratum0.example.org/cvmfs/@fqrn@"' in text
+    assert "https://mirror.example.org/_debark/v1/repositories/$fqrn.pub" in text
+
+
 def test_without_repositories_nothing_is_said_of_mounting() -> None:
     assert "CVMFS_" not in screen(facts=[])

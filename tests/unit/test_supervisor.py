@@ -48,3 +48,36 @@ async def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert not alive(int(pid))
+
+
+async def told(tmp_path: Path, code: str, *, settling: float, times: int) -> list[str | None]:
+    """What is said of children with this code, so many times."""
+    said = asyncio.Queue[str | None]()
+    supervisor = Supervisor(
+        [sys.executable, "-c", code], tmp_path / "log", shortest_pause=0.01, settling=settling, on_change=said.put_nowait
+    )
+    task = asyncio.create_task(supervisor.run())
+    async with asyncio.timeout(20):
+        found = [await said.get() for _ in range(times)]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return found
+
+
+async def test_why_a_child_ended_is_told_as_long_as_none_lives_for_a_while(tmp_path: Path) -> None:
+    code = """
+import pathlib
+print('{"event": "starts"}', flush=True)
+if len(pathlib.Path("LOG").read_text().splitlines()) > 3:
+    raise ValueError("no reason")
+raise SystemExit("the policy is broken:\\nin two places")
+""".replace("LOG", str(tmp_path / "log"))
+    first, second = await told(tmp_path, code, settling=60, times=2)
+    assert first is not None
+    assert first.endswith(": the policy is broken:; in two places")
+    assert second is not None
+    assert second.endswith(": ValueError: no reason")
+
+
+async def test_a_child_that_lives_is_well(tmp_path: Path) -> None:
+    assert await told(tmp_path, "import time; time.sleep(60)", settling=0.01, times=1) == [None]

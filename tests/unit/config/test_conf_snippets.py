@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mirror.cli import main
+from mirror.cli import EXIT_BAD_SETTINGS, main
 from mirror.config import Config
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -29,8 +29,8 @@ def test_client_snippets_lead_to_the_default_address() -> None:
 
 def test_the_service_uses_commands_and_options_that_exist() -> None:
     unit = (CONF / "systemd/debark.service").read_text()
-    commands = re.findall(r"^ExecStart\w*=\S+/debark (.+)$", unit, re.MULTILINE)
-    assert len(commands) == 2
+    commands = re.findall(r"^Exec\w+=\S+/debark (.+)$", unit, re.MULTILINE)
+    assert len(commands) == 3
     for line in commands:
         words = line.split()
         command: click.Command = main
@@ -38,6 +38,11 @@ def test_the_service_uses_commands_and_options_that_exist() -> None:
             command = command.commands[words.pop(0)]
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_the_service_is_not_started_again_and_again_for_mistakes_in_its_file() -> None:
+    unit = (CONF / "systemd/debark.service").read_text()
+    assert f"RestartPreventExitStatus={EXIT_BAD_SETTINGS}\n" in unit
 
 
 def test_rotation_covers_the_logs() -> None:

@@ -64,6 +64,39 @@ def test_check_prints_every_mistake_on_a_line(file: Path) -> None:
     assert [line.split(": ")[:2] for line in result.stderr.splitlines()] == [[str(file), "tags.ttl"], [str(file), "log.level"]]
 
 
+def test_check_reads_every_file_that_the_server_would_read(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("alice:in-the-clear\n")
+    (tmp_path / "policy.toml").write_text('default = "maybe"\nlimit = 1\n')
+    file.write_text(
+        """
+        server = { tls_certificate = "server.pem", tls_key = "server.key" }
+        access = { users_file = "users", issuers."https://tokens.example.org" = { audience = "debark", keys_file = "keys" } }
+        publish = { policy_file = "policy.toml" }
+        upstreams."quay.io" = { username = "me", password_file = "quay" }
+        upstreams."ghcr.io" = { username = "me", password_file = "ghcr" }
+        """
+    )
+    result = run("check", file)
+    assert (result.exit_code, result.stdout) == (1, "")
+    said = result.stderr.splitlines()
+    for place, words in {
+        "server.tls_certificate: ": "server.pem",
+        "access.users_file: ": "line 1",
+        'access.issuers."https://tokens.example.org".keys_file: ': "JWKS",
+        f"{tmp_path / 'quay'}: ": "No such file",
+        f"{tmp_path / 'ghcr'}: ": "No such file",
+        "publish.policy_file: the policy": "'allow' or 'deny'",
+        "publish.policy_file: limit: ": "unknown key",
+    }.items():
+        assert any(place in line and words in line for line in said), (place, said)
+    assert "in-the-clear" not in result.stderr
+
+
+def test_check_does_not_read_files_that_are_of_no_account(file: Path) -> None:
+    file.write_text('publish = { policy_file = "none.toml", supervised = false }\n')
+    assert run("check", file).exit_code == 0
+
+
 def test_check_finds_a_database_that_cannot_be_used(file: Path) -> None:
     file.write_text('[state]\nurl = "oracle://db/debark"\n')
     assert "state.url" in run("check", file).stderr

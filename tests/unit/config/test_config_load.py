@@ -110,6 +110,22 @@ def test_unknown_keys_are_refused_with_a_proposal(file: Path) -> None:
     assert "did you mean 'publish'" in found["publisher"]
 
 
+def test_unknown_keys_in_tables_with_names_of_their_own_are_compared_with_what_belongs_there(file: Path) -> None:
+    found = mistakes(
+        file,
+        """
+        redirect.places.site = { url = "https://cvmfs.example.org", client = [] }
+        access.issuers."https://tokens.example.org" = { audience = "a", keys_file = "k", key = "" }
+        upstreams."quay.io" = { usernme = "me", namespaces.team = { username = "me", password = "hunter2" } }
+        """,
+    )
+    assert found["redirect.places.site.client"].endswith("did you mean 'clients'? Known here are clients, url")
+    assert found['access.issuers."https://tokens.example.org".key'].endswith("Known here are audience, keys_file")
+    assert "did you mean 'username'" in found['upstreams."quay.io".usernme']
+    assert "a secret has no place in this file" in found['upstreams."quay.io".namespaces.team.password']
+    assert "hunter2" not in str(found)
+
+
 def test_unquoted_registry_name_is_explained(file: Path) -> None:
     assert '[upstreams."quay.io"]' in mistakes(file, '[upstreams.quay.io]\nurl = "https://quay.io"\n')["upstreams.quay.io"]
 

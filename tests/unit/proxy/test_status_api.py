@@ -142,6 +142,33 @@ async def test_a_clients_settings_name_the_mirror_as_the_client_does(published: 
         assert (await published.get(f"/_debark/v1/repositories/{FQRN}.conf", Host=host)).status == 400
 
 
+@pytest.mark.parametrize(
+    ("server", "lines"),
+    [
+        (
+            {"public_url": "https://mirror.example.org"},
+            ['CVMFS_SERVER_URL="https://mirror.example.org/cvmfs/@fqrn@"', "CVMFS_USE_SSL_SYSTEM_CA=true"],
+        ),
+        (
+            {"public_url": "https://mirror.example.org", "cvmfs_url": "http://stratum0.example.org:8000/"},
+            ['CVMFS_SERVER_URL="http://stratum0.example.org:8000/cvmfs/@fqrn@"'],
+        ),
+    ],
+)
+async def test_cvmfs_clients_are_told_where_the_operator_has_the_repositories_served(
+    tmp_path: Path, server: dict[str, str], lines: list[str]
+) -> None:
+    async with mirror_server(tmp_path, settings={"server": server}) as mirror:
+        database = Database(DatabaseSettings(sqlite_url(mirror.data / "state.sqlite")))
+        await Repositories(database).put(FACTS)
+        await database.close()
+        text = (await mirror.get(f"/_debark/v1/repositories/{FQRN}.conf")).body.decode()
+        listed = json.loads((await mirror.get("/_debark/v1/repositories")).body)["repositories"]
+    said = [line for line in text.splitlines() if line.startswith(("CVMFS_SERVER", "CVMFS_USE"))]
+    assert said == lines
+    assert f'"{listed[0]["server_url"]}"' == said[0].partition("=")[2].replace("@fqrn@", FQRN)
+
+
 async def test_health_names_what_does_not_work(tmp_path: Path) -> None:
     async with mirror_server(tmp_path, settings={"store": {"min_free": "100 TiB"}}) as mirror:
         answer = await mirror.get("/healthz")

@@ -82,6 +82,10 @@ def test_space_that_must_remain_is_not_taken(tmp_path: Path) -> None:
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
 
     BlobStore(tmp_path, 0).check_space(1)
+    with pytest.raises(StorageFull, match=r"B free, less than the 98\.5 TiB that must remain \(store\.min_free\)"):
+        BlobStore(tmp_path, 197 << 39).check_space(0)
+    with pytest.raises(StorageFull, match=r"too little for 10 KiB more and the 99 TiB that"):
+        BlobStore(tmp_path, 99 << 40).check_space(10 << 10)
     with pytest.raises(StorageFull):
         BlobStore(tmp_path, 0).check_space(2 * free)
     with pytest.raises(StorageFull):
