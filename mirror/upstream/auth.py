@@ -18,6 +18,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
+import structlog
 from yarl import URL
 
 from mirror.connecting import trouble
@@ -31,6 +32,8 @@ from mirror.upstream.policy import is_server_error, parse_retry_after
 from mirror.upstream.token_cache import TokenCache, TokenKey, TokenRequest
 from mirror.upstream.trust import check_realm
 
+log = structlog.get_logger()
+
 DEFAULT_LIFETIME = 60.0
 """Seconds that a token is good for if its service does not say (token specification, "expires_in")."""
 MAX_ANSWER_BYTES = 256 * 1024
@@ -42,8 +45,16 @@ class Authenticator:
     """Answers the challenges of one upstream with the credential that is for a repository, or as nobody."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, upstream: Upstream, credentials: CredentialSource | None, cache: TokenCache
+        self,
+        session: aiohttp.ClientSession,
+        upstream: Upstream,
+        credentials: CredentialSource | None,
+        cache: TokenCache,
+        *,
+        of_client: bool = False,
     ) -> None:
+        """of_client: the credential is a client's own; one of the mirror's that is refused is the operator's to mend."""
+        self._of_client = of_client
         self._session = session
         self._upstream = upstream
         self._credentials = credentials
@@ -53,7 +64,7 @@ class Authenticator:
 
     def acting_as(self, credential: Credential) -> Authenticator:
         """The same for somebody else; tokens are kept in the same place, each for its holder."""
-        return Authenticator(self._session, self._upstream, credential, self._cache)
+        return Authenticator(self._session, self._upstream, credential, self._cache, of_client=True)
 
     async def known(self, repository: str) -> str | None:
         """The value of `Authorization` to send with a request to pull at once, None if none is known.
@@ -135,7 +146,7 @@ class Authenticator:
         try:
             header, lifetime = await self._fetch(request, credential)
         except MirrorError as error:
-            self._cache.fail(key, error)
+            self._fail(key, error)
             raise
         self._cache.put(key, header, lifetime, request)
         return header
@@ -153,8 +164,13 @@ class Authenticator:
 
     def _refused(self, key: TokenKey) -> CredentialRefused:
         error = CredentialRefused(f"upstream {self._upstream.name} refuses the user name and password that are used for it")
-        self._cache.fail(key, error)
+        self._fail(key, error)
         return error
+
+    def _fail(self, key: TokenKey, error: MirrorError) -> None:
+        self._cache.fail(key, error)
+        if isinstance(error, CredentialRefused) and not self._of_client:
+            log.warning("account_refused", upstream=self._upstream.name, scope=key.scope, reason=str(error))
 
     def _realm(self, bearer: BearerChallenge) -> URL:
         try:

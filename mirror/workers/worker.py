@@ -32,7 +32,7 @@ from mirror.errors import MirrorError, Unavailable
 from mirror.logs import Logs
 from mirror.metrics import Metrics
 from mirror.proxy.access_log import access_logger
-from mirror.proxy.malformed import ClientConnection
+from mirror.proxy.connection import ClientConnection
 from mirror.report.writer import AccessLog
 from mirror.snapshot import Snapshot, of_worker
 from mirror.tls import ServerCertificate, bound_read_buffers
@@ -205,6 +205,7 @@ class Worker:
                 server,
                 name=USER_AGENT,
                 max_header=config.server.max_header,
+                patience=config.server.slow_time,
                 keepalive_timeout=config.server.keepalive,
                 access_log_class=access_log_class,
                 loop=asyncio.get_running_loop(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -13,16 +15,23 @@ import pytest
 from tests.support.debark_process import DebarkProcess
 from tests.support.hub import Hub
 from tests.support.raw_http import RawConnection
+from tests.support.registry_client import OCI_MANIFEST
 
 REQUEST = b"GET /v2/ HTTP/1.1\r\nHost: mirror\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def address(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of a mirror that is patient for a second."""
+def debark(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DebarkProcess]:
+    """Patient for a second."""
     directory: Path = tmp_path_factory.mktemp("impatient")
-    with DebarkProcess(directory, {"hub.test": hub.url}, "[server]\nkeepalive = 1\n[publish]\nenabled = false\n") as debark:
-        yield debark.address
+    settings = "[server]\nkeepalive = 1\nslow_time = 1\n[publish]\nenabled = false\n"
+    with DebarkProcess(directory, {"hub.test": hub.url}, settings) as started:
+        yield started
+
+
+@pytest.fixture
+def address(debark: DebarkProcess) -> str:
+    return debark.address
 
 
 @pytest.mark.parametrize("sent", [b"", REQUEST[:1], REQUEST[:-2]])
@@ -65,3 +74,26 @@ def test_who_goes_on_asking_is_answered(address: str) -> None:
             assert answer is not None
             assert answer.status == 200
             time.sleep(0.3)
+
+
+def test_answers_that_nobody_reads_are_not_kept_for_ever(debark: DebarkProcess, hub: Hub) -> None:
+    config = hub.client().push_blob("slow/app", b"{}")
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": config, "size": 2},
+        "layers": [],
+        "annotations": {"padding": "x" * 3_000_000},
+    }
+    hub.client().push_manifest("slow/app", "1", json.dumps(document).encode(), OCI_MANIFEST)
+    request = b"GET /v2/hub.test/slow/app/manifests/1 HTTP/1.1\r\nHost: mirror\r\n\r\n"
+    with RawConnection(debark.address) as client:
+        client.send(5 * request)
+        debark.wait_for_log("client_too_slow")
+        whole = 0
+        with contextlib.suppress(EOFError, ConnectionResetError):
+            while (answer := client.reply()) is not None:
+                assert answer.status == 200
+                whole += 1
+        assert whole < 5
+    assert debark.client().manifest("hub.test/slow/app", "1").json() == document

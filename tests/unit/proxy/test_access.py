@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from mirror.errors import Denied, NotFound, Unavailable
 from mirror.oci.digest import Digest
@@ -59,6 +60,21 @@ async def test_it_is_served_where_the_operator_shares_it(tmp_path: Path) -> None
         image = add_image(mirror.hub, "team/app", "1", LAYER)
         assert (await mirror.get("/v2/team/app/manifests/1")).body == image.raw
         assert (await mirror.get(f"/v2/team/app/blobs/{image.layer}")).body == LAYER
+
+
+@pytest.mark.parametrize("auth", ["bearer", "basic"])
+async def test_that_the_mirrors_account_is_refused_the_operator_reads_in_the_log(tmp_path: Path, auth: str) -> None:
+    async with with_account(tmp_path, private="serve") as mirror:
+        mirror.hub.faults.auth, mirror.hub.faults.user = auth, (ACCOUNT[0], "another word")
+        add_image(mirror.hub, "team/app", "1", LAYER)
+        with capture_logs() as logs:
+            for _ in range(3):
+                assert (await mirror.get("/v2/team/app/manifests/1")).status == 403
+    refused = [line for line in logs if line["event"] == "account_refused"]
+    assert [(line["log_level"], line["upstream"], line["scope"]) for line in refused] == [
+        ("warning", HUB, "repository:team/app:pull")
+    ]
+    assert ACCOUNT[1] not in str(logs)
 
 
 async def test_what_a_public_repository_does_not_have_is_not_found_rather_than_denied(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
-"""Requests that are no HTTP, or have more in their head than a server takes: refused by the connection, before any handler.
+"""One client's connection, as far as the mirror does more than the server library.
 
-Sources: RFC 9112, section 3 (a request line that is too long is a 414), RFC 6585, section 5 (headers that are too large: 431).
+Requests that are no HTTP, or have more in their head than a server takes, are refused here, before any handler. Sources:
+RFC 9112, section 3 (a request line that is too long is a 414), RFC 6585, section 5 (headers that are too large: 431).
+A client that does not read is left: what waits for it would be kept for ever.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import structlog
@@ -23,15 +26,45 @@ _LONGEST = 200
 
 
 class ClientConnection(web.RequestHandler):
-    """One client's connection: what is wrong with its requests is told and logged as every other failure is."""
+    """What is wrong with its requests is told and logged as every other failure is."""
 
-    __slots__ = ("_name",)
+    __slots__ = ("_name", "_patience", "_stall")
 
-    def __init__(self, server: web.Server, *, name: str, max_header: int, **options: Any) -> None:
-        """name: as what the server names itself. max_header: bytes of the longest request line, and of the longest header."""
+    def __init__(self, server: web.Server, *, name: str, max_header: int, patience: float, **options: Any) -> None:
+        """name: as what the server names itself. max_header: bytes of the longest request line, and of the longest header.
+
+        patience: seconds for which the client may read nothing of what waits for it.
+        """
         # Which of the limits was passed can be told if they differ.
         super().__init__(server, max_line_size=max_header, max_field_size=max_header + 1, **options)
         self._name = name
+        self._patience = patience
+        self._stall: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """The client does not keep up."""
+        super().pause_writing()
+        self._stall = asyncio.get_running_loop().call_later(self._patience, self._leave)
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._forget_stall()
+        super().resume_writing()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Nobody is there any more."""
+        self._forget_stall()
+        super().connection_lost(exc)
+
+    def _forget_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _leave(self) -> None:
+        if self.transport is not None:
+            log.info("client_too_slow", client=self.transport.get_extra_info("peername"), seconds=self._patience)
+            self.transport.abort()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
