@@ -375,7 +375,8 @@ class FaultyRegistry:
             position = end
             if faults.cut_at == position and faults.cuts > 0:
                 faults.cuts -= 1
-                await asyncio.sleep(0.02)
+                for _ in range(10):  # Turns of an event loop that may be the reader's too: what has arrived is to be read before.
+                    await asyncio.sleep(0.01)
                 transport = request.transport
                 if transport is not None:
                     (transport.abort if faults.reset else transport.close)()
