@@ -168,15 +168,23 @@ async def _first(*events: asyncio.Event) -> None:
 
 @contextlib.contextmanager
 def _announced(file: Path, address: str) -> Iterator[None]:
-    """Have the bound address in a file as long as it is served, for scripts; with port 0 nobody else knows it."""
+    """Have the bound address in a file as long as it is served, for scripts; with port 0 nobody else knows it.
+
+    Where the disk is full there is no such file: pulls can be answered all the same.
+    """
     # Whoever waits for the file finds all of it.
     unfinished = file.with_suffix(".new")
-    unfinished.write_text(f"{address}\n")
-    unfinished.replace(file)
+    try:
+        unfinished.write_text(f"{address}\n")
+        unfinished.replace(file)
+    except OSError as error:
+        log.warning("address_not_written", file=str(file), address=address, reason=error.strerror)
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
+        for written in (unfinished, file):
+            with contextlib.suppress(OSError):
+                written.unlink()
 
 
 async def _show_when_ready(config: Config, address: str, show: Callable[[str], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 from tests.support.clients import Skopeo
@@ -47,6 +48,18 @@ def test_pulls_pass_through_a_full_disk_and_the_image_is_published_once_there_is
         published = debark.wait_for(NAME)
         assert _cached(debark, layers) == sorted(layers)
         assert problems(debark, published["fqrn"]) == []
+
+
+def test_a_server_starts_where_not_even_its_address_can_be_written_down(hub: Hub, tmp_path: Path) -> None:
+    tiny("no room").push(hub.client(), "disk/app", "1")
+    in_the_way = tmp_path / "debark" / "data" / "run" / "address.new"
+    in_the_way.mkdir(parents=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with DebarkProcess(tmp_path / "debark", {"hub.test": hub.url}, listen=f"127.0.0.1:{port}") as debark:
+        assert debark.client().manifest("hub.test/disk/app", "1").status == 200
+        (warning,) = debark.log_events("address_not_written")
+        assert (warning["level"], warning["address"]) == ("warning", f"127.0.0.1:{port}")
 
 
 def _cached(debark: DebarkProcess, digests: list[str]) -> list[str]:

@@ -38,7 +38,7 @@ class DebarkProcess:
     """Started by `with`, or by start and stop; its data, and where it listens, outlive a stop.
 
     upstreams: URL by name. settings: the configuration file's text. environment: variables that it gets beside those that are.
-    tls: how to speak to it, if it has a certificate.
+    tls: how to speak to it, if it has a certificate. listen: host and port, 0 for one that is free.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class DebarkProcess:
         settings: str = IMPATIENT,
         environment: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
+        listen: str = "127.0.0.1:0",
     ) -> None:
         self._tls = tls
         self.data = directory / "data"
@@ -55,15 +56,14 @@ class DebarkProcess:
         self._configuration = directory / "debark.toml"
         self._upstreams = upstreams
         self._environment = {**os.environ, **(environment or {})}
-        self._listen = "127.0.0.1:0"
+        self._listen = listen
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._configuration.write_text(settings)
 
     def start(self) -> None:
         """Return once /healthz answers. Raises RuntimeError with what was printed if it ends or stays silent."""
-        address_file = self.data / "run" / "address"
-        address_file.unlink(missing_ok=True)
+        (self.data / "run" / "address").unlink(missing_ok=True)
         command = [str(PROGRAMS / "debark"), "serve", "--data", str(self.data), "--listen", self._listen]
         command += ["--config", str(self._configuration)]
         command += [f"--upstream={name}={url}" for name, url in self._upstreams.items()]
@@ -72,7 +72,7 @@ class DebarkProcess:
                 command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=self._environment
             )
         deadline = time.monotonic() + _START_SECONDS
-        while not self._answers(address_file):
+        while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"debark serve does not start:\n{self.output()[-4000:]}")
             time.sleep(_POLL_SECONDS)
@@ -122,7 +122,8 @@ class DebarkProcess:
     @property
     def address(self) -> str:
         """Host and port, such as `127.0.0.1:40123`."""
-        return (self.data / "run" / "address").read_text().strip()
+        file = self.data / "run" / "address"
+        return file.read_text().strip() if file.exists() else self._listen
 
     @property
     def pid(self) -> int:
@@ -240,8 +241,8 @@ class DebarkProcess:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
-    def _answers(self, address_file: Path) -> bool:
-        if not address_file.exists():
+    def _answers(self) -> bool:
+        if not (self.data / "run" / "address").exists() and "address_not_written" not in self.output():
             return False
         try:
             return self.client().get("/healthz").status == 200
