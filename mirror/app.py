@@ -175,7 +175,7 @@ async def open_mirror(
         public = await open_public(config, upstreams.guards, database, stack, has_chores=has_chores)
         access, logins = Access(links, ways, public, private.rights), open_logins(config, names)
         warm = WarmAnswers(
-            min(1.0, config.tags.ttl), server=USER_AGENT, pulls=pulls, passes_credentials=config.passes_credentials
+            min(1.0, config.tags.ttl), server=USER_AGENT, pulls=pulls, passes_credentials=bool(config.passing_upstreams)
         )
         hints = _open_hints(config, publications, statuses, links, stack)
         registry = Registry(

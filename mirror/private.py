@@ -105,7 +105,7 @@ async def open_private(
     """
     ways: dict[str, Way] = {}
     fetchers: dict[BlobStore, BlobFetcher] = {}
-    for name in (name for name, upstream in config.active_upstreams.items() if upstream.private == "client"):
+    for name in config.passing_upstreams:
         store = BlobStore(DataDirectory(config.data).private / name, config.store.min_free)
         way = await _open_way(config, anonymous[name], store, metrics, stack, has_chores=has_chores)
         ways[name], fetchers[store] = way, way.blobs
@@ -117,7 +117,7 @@ async def open_private(
 
 def open_logins(config: Config, names: UpstreamNames) -> Logins | None:
     """How clients log in; None if no upstream takes their credentials. Raises InvalidInput, Unavailable for the key."""
-    passing = frozenset(name for name, upstream in config.active_upstreams.items() if upstream.private == "client")
+    passing = frozenset(config.passing_upstreams)
     if not passing:
         return None
     seconds = int(config.access.token_time)

@@ -284,9 +284,9 @@ class Config(Section):
         return {name: upstream for name, upstream in self.upstreams.items() if upstream.enabled}
 
     @property
-    def passes_credentials(self) -> bool:
-        """Whether clients' own credentials are used towards any upstream."""
-        return any(upstream.private == "client" for upstream in self.active_upstreams.values())
+    def passing_upstreams(self) -> tuple[str, ...]:
+        """Those towards which clients' own credentials are used."""
+        return tuple(name for name, upstream in self.active_upstreams.items() if upstream.private == "client")
 
     @property
     def data(self) -> Path:

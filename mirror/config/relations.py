@@ -66,9 +66,9 @@ def _credentials(config: Config) -> Iterator[tuple[Place, str]]:
 
 
 def _clients_credentials(config: Config) -> Iterator[tuple[Place, str]]:
-    if not config.passes_credentials:
+    if not config.passing_upstreams:
         return
-    name = next(name for name, upstream in config.active_upstreams.items() if upstream.private == "client")
+    name = config.passing_upstreams[0]
     for key in ("users_file", "issuers"):
         if getattr(config.access, key):
             yield (
