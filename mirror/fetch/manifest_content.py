@@ -34,6 +34,10 @@ class Content:
     raw: bytes
     media_type: str
 
+    def answer(self, digest: Digest, result: CacheResult, age: float | None = None) -> ManifestAnswer:
+        """An answer with it. age: seconds since the upstream said so, of a stale one."""
+        return ManifestAnswer(self.raw, self.media_type, digest, result, age)
+
 
 class ManifestContents:
     """By digest, what is here is right for ever; it is given out only under the name of a repository that is known to have it.
@@ -103,7 +107,7 @@ class ManifestContents:
             log.warning("manifest_not_kept", digest=str(fetched.digest), reason=str(error))
         self._remember(fetched.digest, fetched.raw)
         await self.link(name, fetched.digest, content)
-        return ManifestAnswer(fetched.raw, fetched.media_type, fetched.digest, CacheResult.MISS)
+        return content.answer(fetched.digest, CacheResult.MISS)
 
     async def link(self, name: RepositoryName, digest: Digest, content: Content) -> None:
         """Note that the repository has this manifest, and all that it names."""

@@ -95,7 +95,7 @@ class ManifestFetcher:
     async def _by_digest(self, client: UpstreamClient, name: RepositoryName, digest: Digest) -> ManifestAnswer:
         content = await self._contents.of_repository(name, digest)
         if content is not None:
-            return ManifestAnswer(content.raw, content.media_type, digest, CacheResult.HIT)
+            return content.answer(digest, CacheResult.HIT)
         absent = self._absent.get((name, digest))
         if absent is not None:
             raise NotFound(str(absent))
@@ -106,7 +106,7 @@ class ManifestFetcher:
         async with self._turn(f"{name}@{digest}", client) as has_waited:
             content = await self._contents.of_repository(name, digest) if has_waited else None
             if content is not None:
-                return ManifestAnswer(content.raw, content.media_type, digest, CacheResult.JOINED)
+                return content.answer(digest, CacheResult.JOINED)
             return await self._ask_digest(client, name, digest)
 
     async def _ask_digest(self, client: UpstreamClient, name: RepositoryName, digest: Digest) -> ManifestAnswer:
@@ -121,7 +121,7 @@ class ManifestFetcher:
         except NotFound as error:
             self._absent[name, digest] = error
             raise
-        return ManifestAnswer(content.raw, content.media_type, digest, CacheResult.HIT)
+        return content.answer(digest, CacheResult.HIT)
 
     def _turn(self, key: str, client: UpstreamClient) -> AbstractAsyncContextManager[bool]:
         if self._turns is None:

@@ -195,7 +195,7 @@ class TagAnswers:
         if record is None or record.checked_at <= after:
             return None
         content = await self._contents.of_repository(asked.name, record.digest)
-        return ManifestAnswer(content.raw, content.media_type, record.digest, CacheResult.HIT) if content is not None else None
+        return content.answer(record.digest, CacheResult.HIT) if content is not None else None
 
     async def _refresh_alone(self, client: UpstreamClient, asked: _Question, record: TagRecord | None) -> ManifestAnswer:
         try:
@@ -221,7 +221,7 @@ class TagAnswers:
             info = await client.head_manifest(name.repository, reference, accept)
             content = await self._contents.adopt(name, info.digest, info.media_type) if info.digest is not None else None
             if info.digest is not None and content is not None:
-                return ManifestAnswer(content.raw, content.media_type, info.digest, CacheResult.HIT)
+                return content.answer(info.digest, CacheResult.HIT)
         try:
             return await self._contents.keep(name, await client.get_manifest(name.repository, reference, accept))
         except InvalidInput:
@@ -237,7 +237,7 @@ class TagAnswers:
         content = await self._contents.of_repository(asked.name, record.digest) if record is not None else None
         if record is None or content is None:
             return None
-        return ManifestAnswer(content.raw, content.media_type, record.digest, CacheResult.HIT)
+        return content.answer(record.digest, CacheResult.HIT)
 
     async def _stale(self, name: RepositoryName, record: TagRecord, error: MirrorError) -> ManifestAnswer:
         content = await self._contents.of_repository(name, record.digest)
@@ -253,7 +253,7 @@ class TagAnswers:
                 error.retry_after,
             ) from error
         age = max(self._clock() - record.checked_at, 0.0)
-        return ManifestAnswer(content.raw, content.media_type, record.digest, CacheResult.STALE, age)
+        return content.answer(record.digest, CacheResult.STALE, age)
 
     async def _is_deliverable(self, content: Content) -> bool:
         """Whether all blobs of an image are at hand; of an index that is not asked, for nobody wants all of it."""

@@ -69,14 +69,13 @@ async def send_blob(
         total = await _count(reader)
     common = {**headers, **blob_headers(digest)}
     if client_has(request.headers.getall("If-None-Match", ()), digest):
-        return SentBlob(web.Response(status=304, headers=common), 0, is_complete=True)
+        return _from_memory(web.Response(status=304, headers=common))
+    if reader.result is CacheResult.HIT and request.method == "GET" and total is not None and total <= _WHOLE_BYTES:
+        return _from_memory(small_blob(request, await _whole(reader, digest, total), digest, headers))
     try:
         wanted = _wanted_range(request, digest, total)
     except RangeNotSatisfiable:
-        return _not_satisfiable(total, common)
-    is_here = reader.result is CacheResult.HIT and request.method == "GET"
-    if is_here and wanted is None and total is not None and total <= _WHOLE_BYTES:
-        return SentBlob(web.Response(body=await _whole(reader, digest, total), headers=common), total, is_complete=True)
+        return _from_memory(_not_satisfiable(total, common))
     response = web.StreamResponse(status=200 if wanted is None else 206, headers=common)
     if wanted is not None:
         response.headers["Content-Range"] = wanted.content_range
@@ -96,7 +95,7 @@ async def send_blob(
     return await _Sender(request, response, limits).send(reader, digest, wanted)
 
 
-def small_blob(request: web.Request, data: bytes, digest: Digest, headers: Mapping[str, str]) -> web.StreamResponse:
+def small_blob(request: web.Request, data: bytes, digest: Digest, headers: Mapping[str, str]) -> web.Response:
     """The same answer from memory. headers: further ones, Content-Type among them."""
     common = {**headers, **blob_headers(digest)}
     if client_has(request.headers.getall("If-None-Match", ()), digest):
@@ -104,7 +103,7 @@ def small_blob(request: web.Request, data: bytes, digest: Digest, headers: Mappi
     try:
         wanted = _wanted_range(request, digest, len(data))
     except RangeNotSatisfiable:
-        return _not_satisfiable(len(data), common).response
+        return _not_satisfiable(len(data), common)
     if wanted is None:
         return web.Response(body=data, headers=common)
     part = data[wanted.start : wanted.end]
@@ -222,6 +221,11 @@ def _wanted_range(request: web.Request, digest: Digest, total: int | None) -> By
     return parse_range(request.headers.get("Range"), total)
 
 
+def _from_memory(response: web.Response) -> SentBlob:
+    """A response that the server sends by itself."""
+    return SentBlob(response, response.content_length or 0, is_complete=True)
+
+
 async def _whole(reader: BlobReader, digest: Digest, size: int) -> bytes:
     try:
         async with aclosing(reader.spans()) as spans:
@@ -242,7 +246,8 @@ async def _count(reader: BlobReader) -> int:
     return size
 
 
-def _not_satisfiable(total: int | None, headers: Mapping[str, str]) -> SentBlob:
+def _not_satisfiable(total: int | None, headers: Mapping[str, str]) -> web.Response:
     body = error_body(ErrorCode.RANGE_INVALID, f"the blob has {total} bytes")
-    fields = {**headers, "Content-Type": "application/json", "Content-Range": f"bytes */{total}"}
-    return SentBlob(web.Response(status=416, body=body, headers=fields), len(body), is_complete=True)
+    return web.Response(
+        status=416, body=body, headers={**headers, "Content-Type": "application/json", "Content-Range": f"bytes */{total}"}
+    )

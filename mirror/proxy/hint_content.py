@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from mirror.fetch.result import CacheResult
-from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.oci.reference import Reference
 from mirror.proxy.access import Access
 from mirror.proxy.blob_response import small_blob
-from mirror.proxy.conditions import client_has, entity_tag
 from mirror.proxy.exchange import Exchange
-from mirror.proxy.hint_artifact import HintArtifact
 from mirror.proxy.hint_artifacts import HintArtifacts
+from mirror.proxy.manifest_response import manifest_response
 from mirror.proxy.routes import Kind, Route
 from mirror.report.accesslog import RequestKind
 
@@ -47,11 +45,4 @@ class HintContent:
         if route.kind is Kind.BLOB:
             return small_blob(request, artifact.blobs[digest], digest, {"Content-Type": "application/octet-stream"})
         exchange.media_type = OCI_MANIFEST
-        return _manifest(request, artifact, digest)
-
-
-def _manifest(request: web.Request, artifact: HintArtifact, digest: Digest) -> web.Response:
-    headers = {"Docker-Content-Digest": str(digest), "ETag": entity_tag(digest)}
-    if client_has(request.headers.getall("If-None-Match", ()), digest):
-        return web.Response(status=304, headers=headers)
-    return web.Response(body=artifact.manifest, headers={**headers, "Content-Type": OCI_MANIFEST})
+        return manifest_response(request, artifact.manifest, OCI_MANIFEST, digest, {})

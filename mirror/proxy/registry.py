@@ -17,13 +17,14 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import ImageReference, Reference, RepositoryName
 from mirror.proxy.access import Access
 from mirror.proxy.blob_response import SendLimits, blob_headers, send_blob
-from mirror.proxy.conditions import client_has, entity_tag, wants_revalidation
+from mirror.proxy.conditions import client_has, wants_revalidation
 from mirror.proxy.exchange import Exchange, current_exchange
 from mirror.proxy.hint_artifacts import Publications
 from mirror.proxy.hint_content import HintContent
 from mirror.proxy.hints import STATE_HEADER, hint_headers
 from mirror.proxy.listing import Discovery
 from mirror.proxy.logins import Logins
+from mirror.proxy.manifest_response import manifest_response
 from mirror.proxy.redirects import Redirects
 from mirror.proxy.routes import Kind, Route, UpstreamNames, endpoint_of, parse_path
 from mirror.proxy.warm import WarmAnswers
@@ -136,15 +137,11 @@ class Registry:
         if self.pulls is not None:
             for pull in pulls:
                 self.pulls.put(pull)
-        headers |= hints
-        headers |= {"Docker-Content-Digest": str(answer.digest), "ETag": entity_tag(answer.digest)}
-        headers[CACHE_HEADER] = answer.result.value
+        headers |= {**hints, CACHE_HEADER: answer.result.value}
         if answer.age is not None:
             exchange.age = answer.age
             headers["Age"] = str(int(answer.age))
-        if client_has(request.headers.getall("If-None-Match", ()), answer.digest):
-            return web.Response(status=304, headers=headers)
-        response = web.Response(body=answer.raw, headers={**headers, "Content-Type": answer.media_type})
+        response = manifest_response(request, answer.raw, answer.media_type, answer.digest, headers)
         if answer.instead_of is None:
             self.warm.keep(request, exchange, response, pulls[0])
         return response
@@ -172,12 +169,10 @@ class Registry:
         """Nobody else learns of it: not the publisher, nor who asks next."""
         exchange.digest, exchange.media_type, exchange.cache = str(answer.digest), answer.media_type, answer.result
         vary = [headers["Vary"]] if "Vary" in headers else []
-        headers |= {"Docker-Content-Digest": str(answer.digest), "ETag": entity_tag(answer.digest), **PRIVATE_HEADERS}
+        headers |= PRIVATE_HEADERS
         headers["Vary"] = ", ".join([*vary, PRIVATE_HEADERS["Vary"]])
         headers[CACHE_HEADER] = answer.result.value
-        if client_has(request.headers.getall("If-None-Match", ()), answer.digest):
-            return web.Response(status=304, headers=headers)
-        return web.Response(body=answer.raw, headers={**headers, "Content-Type": answer.media_type})
+        return manifest_response(request, answer.raw, answer.media_type, answer.digest, headers)
 
     async def _blob(
         self, request: web.Request, exchange: Exchange, name: RepositoryName, digest: Digest, headers: dict[str, str]
